@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0) */
+/* Counters: every packet once by outcome; what is forwarded (either direction, replies left to the stack
+ * included) once by service and once by backend. Bytes are those of the frame as it came in.
+ */
+#pragma once
+
+#include "../include/packet.h"
+#include "../maps/lb.h"
+
+static INLINE void count(struct counter *counter, __u32 bytes)
+{
+	if (!counter)
+		return;
+	counter->packets++;
+	counter->bytes += bytes;
+}
+
+static INLINE void count_outcome(__u32 outcome, __u32 bytes)
+{
+	count(bpf_map_lookup_elem(&outcomes_v1, &outcome), bytes);
+}
+
+static INLINE void count_forwarded(const struct packet *packet, const struct flow *flow)
+{
+	__u32 lut_id = flow->lut_id;
+	__u32 backend_id = flow->backend_id;
+
+	count(bpf_map_lookup_elem(&service_stats_v1, &lut_id), packet->bytes);
+	count(bpf_map_lookup_elem(&backend_stats_v1, &backend_id), packet->bytes);
+}

@@ -1,0 +1,358 @@
+"""The single writer: takes desired state, makes the kernel hold it, and can tell whether it still does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Optional
+
+from datapath.agent import problems
+from datapath.agent.originals import Originals
+from datapath.agent.paths import Paths
+from datapath.agent.pipeline import Prepared, prepare, prepare_services
+from datapath.agent.report import Report, desired_changes
+from datapath.compile import Compiled
+from datapath.kernel import Kernel, KernelError
+from datapath.kernel.neighbours import next_hops
+from datapath.plan import disruption, plan
+from datapath.plan.describe import Row, rows
+from datapath.plan.operations import SetSysctl
+from datapath.sources.health import HealthMemory, HealthResult, targets
+from datapath.sources.store import Store, UnreadableError
+from datapath.spec import document as documents
+from datapath.spec.errors import SpecError, SpecErrors
+from datapath.state.facts import NextHop
+from datapath.state.kernel_state import KernelState
+from datapath.state.merged import HealthKey
+from datapath.state.model import DesiredState, IPAddress, Service
+
+log = logging.getLogger(__name__)
+
+FEW = 64
+"""Services up to which a change of health is carried out one service at a time; for more, one plan costs less."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last time that something was written."""
+
+    when: float
+    """Seconds since the epoch."""
+    seconds: float
+    operations: int
+    map_writes: int
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """The last time that something went wrong."""
+
+    when: float
+    what: str
+    """`apply`, `converge` or `health`."""
+    errors: tuple[Mapping[str, Any], ...]
+
+
+class Agent:
+    """Holds the desired state of this node; every method may block, and one runs at a time.
+
+    The kernel is read for every plan, never remembered. Attributes are for reading by whoever answers questions.
+    """
+
+    def __init__(self, kernel: Kernel, paths: Paths) -> None:
+        self.kernel = kernel
+        self.paths = paths
+        self.started = time.time()
+        self.desired: Optional[DesiredState] = None
+        """None while nothing was ever asked for, or while what was asked for is lost."""
+        self.lost: Optional[UnreadableError] = None
+        """Why the stored desired state cannot be read; the kernel is left alone then."""
+        self.last_done: Optional[Done] = None
+        self.last_trouble: Optional[Trouble] = None
+        self.converged = False
+        """Whether the kernel held the desired state when it was last written or compared."""
+        self.drift_count: Optional[int] = None
+        """Differences that the last comparison found."""
+        self.warnings: tuple[str, ...] = ()
+        self.plan_seconds = 0.0
+        self.health_results: Callable[[], Mapping[HealthKey, HealthResult]] = dict
+        """What the health checker knows; nothing where none runs."""
+        self.own_problems: dict[str, str] = {}
+        """What the daemon around this agent cannot do, by topic."""
+        self._compiled: Optional[Compiled] = None
+        """What the kernel was last brought to; saves making tables again, never stands for the kernel's contents."""
+        self._next_hops: Mapping[IPAddress, NextHop] = {}
+        """Of the backends, as of the last plan that was carried out or the last look."""
+        self._checked: set[HealthKey] = set()
+        """What has a health check."""
+        self.store = Store(paths.desired)
+        self.originals = Originals(paths.originals)
+        self.memory = HealthMemory(paths.health)
+        self.health: dict[HealthKey, bool] = dict.fromkeys(self.memory.load(), False)
+        self.lock = threading.RLock()
+        self._load()
+
+    def apply(self, document: object, check: bool = False) -> Report:
+        """Merge `document` into the desired state and make it true, or with `check` say what that would do.
+
+        After an error the node is as it was: nothing is stored, and what the kernel already took is taken back.
+        Raises SpecErrors, CompileErrors, KernelError, OSError.
+        """
+        with self.lock:
+            before = self.desired or DesiredState()
+            after = documents.merge(before, document)
+            if not _states_everything(document):
+                self._refuse_while_lost()
+            prepared = self._prepare(after, attach=not check)
+            changes = desired_changes(documents.dump(before), documents.dump(after))
+            # Before the kernel changes: disruption is about the flows that there are now.
+            report = self._report(prepared, changes, check=check)
+            if check:
+                return report
+            writes = self.kernel.map_writes
+            try:
+                self._execute(prepared)
+                self._store(after)
+            except (KernelError, OSError) as error:
+                self._note_trouble("apply", error)
+                self._go_back()
+                raise
+            self._accept(prepared)
+            return replace(report, map_writes=self.kernel.map_writes - writes)
+
+    def converge(self) -> int:
+        """Make the kernel hold what is desired; returns how many operations that took.
+
+        Does nothing while nothing is desired or while what is desired is lost. Raises CompileErrors, KernelError.
+        """
+        with self.lock:
+            if self.desired is None:
+                return 0
+            try:
+                prepared = self._prepare(self.desired, attach=True)
+                self._execute(prepared)
+            except Exception as error:
+                self._note_trouble("converge", error)
+                raise
+            self._accept(prepared)
+            return len(prepared.plan.operations)
+
+    def plan(self) -> Report:
+        """What `converge` would do now."""
+        with self.lock:
+            self._refuse_while_lost()
+            return self._report(self._prepare_current(), (), check=True)
+
+    def verify(self) -> Prepared:
+        """Compare the kernel with what is desired; the plan's operations are the drift."""
+        with self.lock:
+            prepared = self._prepare_current()
+            self.drift_count = drift_count(prepared)
+            self.converged = self.drift_count == 0
+            return prepared
+
+    def health_changed(self, changes: Mapping[HealthKey, bool]) -> None:
+        """Take results of health checks into the tables of the services concerned. Raises KernelError."""
+        with self.lock:
+            # The checker may be one apply (or a reset) behind.
+            changes = {key: healthy for key, healthy in changes.items() if key in self._checked}
+            if self.desired is None or not changes:
+                return
+            self.health.update(changes)
+            # Before the kernel, so that a restart in between starts from the newer knowledge.
+            self._remember()
+            names = {key.service for key in changes}
+            services = [service for service in self.desired.services if service.name in names]
+            if self._compiled is None or not self.converged or len(services) > FEW:
+                self.converge()
+                return
+            try:
+                self._update(services)
+            except (KernelError, OSError) as error:
+                self._note_trouble("health", error)
+                raise
+
+    def _update(self, services: Sequence[Service]) -> None:
+        assert self._compiled is not None
+        started, writes = time.perf_counter(), self.kernel.map_writes
+        part = prepare_services(self.kernel, self._compiled, services, self.health)
+        if part.operations:
+            self.kernel.execute(part.operations)
+            for name, entries in part.entries.items():
+                if self.kernel.read_entries(name, list(entries)) != entries:
+                    raise KernelError(None, 0, f"map {name} does not hold what was written")
+            self._note_done(started, writes, len(part.operations))
+        self._compiled = part.compiled
+
+    def refresh(self) -> bool:
+        """Have neighbours resolved again where the kernel does not do it; True when next hops are others now."""
+        with self.lock:
+            if self.desired is None:
+                return False
+            self.kernel.refresh_neighbours()
+            addresses = {backend.address for service in self.desired.services for backend in service.backends}
+            before, self._next_hops = self._next_hops, next_hops(addresses)
+            return before != self._next_hops
+
+    def reset(self) -> list[str]:
+        """Remove everything of ours from the node; returns what was removed, one line each."""
+        with self.lock:
+            have = self.kernel.read()
+            removed = removable(have)
+            self.kernel.reset()
+            originals = {name: value for name, value in self.originals.load().items() if name in have.sysctls}
+            self.kernel.execute([SetSysctl(name, value) for name, value in originals.items()])
+            removed += [f"sysctl {name} = {value}" for name, value in originals.items()]
+            if self.paths.desired.exists():
+                removed.append(f"desired state {self.paths.desired}")
+            self.store.remove()
+            self.originals.remove()
+            self.memory.remove()
+            self.desired, self.lost, self.last_trouble = None, None, None
+            self.health.clear()
+            self._checked.clear()
+            self._compiled = None
+            self.drift_count, self.converged, self.warnings = 0, True, ()
+            return removed
+
+    def _load(self) -> None:
+        try:
+            stored = self.store.load()
+            self.desired = None if stored is None else documents.load(stored)
+        except UnreadableError as error:
+            self.lost = error
+        except SpecErrors as error:
+            self.lost = UnreadableError(self.store.path, f"this version refuses it: {error}")
+        self._checked = {target.key for target in targets(self.desired.services)} if self.desired else set()
+        if self.lost is not None:
+            log.error("%s; forwarding is left as it is", self.lost)
+
+    def _refuse_while_lost(self) -> None:
+        """While the desired state is lost, only a document that states all of it may replace it.
+
+        Merged into nothing, anything less would remove the services that it does not mention.
+        """
+        if self.lost is not None:
+            message = f"the stored desired state is unreadable ({self.lost}), so it cannot be changed in part"
+            allowed = "options, services with purge and programs with purge in one document; or `datapath reset`"
+            raise SpecErrors([SpecError("document", "document", None, message, allowed)])
+
+    def _prepare(self, desired: DesiredState, attach: bool = False) -> Prepared:
+        started = time.perf_counter()
+        originals = self.originals.load()
+        prepared = prepare(self.kernel, desired, self.health, originals, attach=attach, previous=self._compiled)
+        self.plan_seconds = time.perf_counter() - started
+        return prepared
+
+    def _prepare_current(self) -> Prepared:
+        """The comparison with what is desired now; without differences where nothing is (or it is lost)."""
+        if self.desired is not None:
+            return self._prepare(self.desired)
+        prepared = self._prepare(DesiredState())
+        return replace(prepared, want=prepared.have, plan=plan(prepared.have, prepared.have))
+
+    def _execute(self, prepared: Prepared) -> None:
+        operations = prepared.plan.operations
+        if not operations:
+            return
+        started, writes = time.perf_counter(), self.kernel.map_writes
+        changing = [each.name for each in operations if isinstance(each, SetSysctl)]
+        self.originals.record(prepared.have.sysctls, changing)
+        if log.isEnabledFor(logging.DEBUG):
+            for row in rows(prepared.plan, prepared.compiled.names):
+                log.debug("%s", row["summary"])
+        self.kernel.execute(operations)
+        self._compare(prepared.want)
+        self.originals.forget(_restored(prepared, self.originals.load()))
+        self._note_done(started, writes, len(operations))
+
+    def _note_done(self, started: float, writes: int, operations: int) -> None:
+        seconds = time.perf_counter() - started
+        self.last_done = Done(time.time(), seconds, operations, self.kernel.map_writes - writes)
+        log.info("%d operations, %d map writes, %.3f s", operations, self.last_done.map_writes, seconds)
+
+    def _compare(self, want: KernelState) -> None:
+        left = plan(want, self.kernel.read())
+        if left.operations:
+            first = next(rows(left, {}))
+            raise KernelError(left.operations[0], 0, f"the kernel does not hold what was written: {first['summary']}")
+
+    def _store(self, desired: DesiredState) -> None:
+        if desired == self.desired and self.lost is None:
+            return
+        kept = self.store.save(documents.dump(desired))
+        if kept is not None:
+            log.warning("the unreadable desired state is kept as %s", kept)
+
+    def _accept(self, prepared: Prepared) -> None:
+        self.desired, self.lost = prepared.desired, None
+        self._compiled = prepared.compiled
+        self._next_hops = prepared.facts.next_hops
+        self.warnings = prepared.compiled.warnings
+        self.converged, self.drift_count, self.last_trouble = True, 0, None
+        self._checked = {target.key for target in targets(prepared.desired.services)}
+        if not self.health.keys() <= self._checked:
+            self.health = {key: healthy for key, healthy in self.health.items() if key in self._checked}
+            self._remember()
+
+    def _go_back(self) -> None:
+        """After a failed apply: make the kernel hold the previous desired state again."""
+        try:
+            if self.desired is not None:
+                self._execute(self._prepare(self.desired, attach=True))
+            elif self.lost is None:
+                have = self.kernel.read()
+                self.kernel.execute(plan(KernelState(sysctls=self.originals.load()), have).operations)
+        except Exception as error:
+            self.converged = False
+            self._note_trouble("converge", error)
+            log.exception("the previous state could not be restored either")
+
+    def _remember(self) -> None:
+        self.memory.save(key for key, healthy in self.health.items() if not healthy)
+
+    def _note_trouble(self, what: str, error: BaseException) -> None:
+        self.converged = False
+        self.last_trouble = Trouble(time.time(), what, tuple(problems.as_errors(error)))
+        log.error("%s: %s", what, error)
+
+    def _report(self, prepared: Prepared, changes: Sequence[Row], *, check: bool) -> Report:
+        return Report(
+            check=check,
+            rows=[*changes, *rows(prepared.plan, prepared.compiled.names)],
+            disruption=disruption(prepared.plan, prepared.compiled.names, self.kernel.flows()),
+            warnings=prepared.compiled.warnings,
+            map_writes=0,
+        )
+
+
+def drift_count(prepared: Prepared) -> int:
+    """Differences: operations that would heal them, and devices where a foreign program sits."""
+    foreign = prepared.have.load_balancer.foreign if prepared.have.load_balancer else {}
+    return len(prepared.plan.operations) + len(foreign)
+
+
+def removable(have: KernelState) -> list[str]:
+    """What of ours is in the kernel, one line each."""
+    lines = []
+    if have.load_balancer is not None:
+        lines += [f"load balancer on {device}" for device in sorted(have.load_balancer.attachments)]
+        lines += [f"map {name}" for name in sorted(have.map_sizes)]
+    lines += [f"program {name}" for name in sorted(have.programs)]
+    lines += [f"neighbour {each.address} on {each.device}" for each in sorted(have.neighbours, key=str)]
+    return lines
+
+
+def _states_everything(document: object) -> bool:
+    if not isinstance(document, Mapping) or document.get("options") is None:
+        return False
+    sections = [document.get(name) for name in ("services", "programs")]
+    return all(isinstance(section, Mapping) and bool(section.get("purge")) for section in sections)
+
+
+def _restored(prepared: Prepared, originals: Mapping[str, str]) -> list[str]:
+    """Sysctls that hold their original value by this apply, or went with their device."""
+    return [name for name, value in originals.items() if prepared.want.sysctls.get(name, value) == value]

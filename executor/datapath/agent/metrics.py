@@ -1,0 +1,129 @@
+"""Prometheus metrics, made from the kernel's maps when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from datapath import __version__
+from datapath.agent import views
+from datapath.agent.core import Agent
+
+
+class Metrics:
+    """Renders the metrics of one agent."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self, agent: Agent) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Datapath(agent))
+        ProcessCollector(registry=self._registry)
+
+    def render(self) -> str:
+        """The metrics in Prometheus' text format; reads the kernel, so it may block."""
+        return generate_latest(self._registry).decode()
+
+
+class _Datapath(Collector):
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def describe(self) -> list[Metric]:
+        """Nothing in advance: the registry would collect once only to learn the names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        with self._agent.lock:
+            yield from self._own()
+            yield from self._outcomes()
+            yield from self._services()
+            yield from self._kernel()
+
+    def _own(self) -> Iterator[Metric]:
+        agent, done = self._agent, self._agent.last_done
+        info = GaugeMetricFamily("datapath_build_info", "Always 1; the version is a label.", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+        yield _gauge(
+            "datapath_converged", "1 when the kernel held the desired state when last compared.", agent.converged
+        )
+        yield _gauge("datapath_drift", "Differences that the last comparison found.", agent.drift_count or 0)
+        yield _gauge(
+            "datapath_plan_seconds", "Duration of the last comparison of kernel and desired state.", agent.plan_seconds
+        )
+        if done is not None:
+            yield _gauge("datapath_last_apply_timestamp_seconds", "When the kernel was last changed.", done.when)
+            yield _gauge("datapath_last_apply_seconds", "How long the last change of the kernel took.", done.seconds)
+            yield _gauge(
+                "datapath_last_apply_operations", "Operations of the last change of the kernel.", done.operations
+            )
+        yield _counter(
+            "datapath_map_writes", "Map update and delete system calls of this daemon.", agent.kernel.map_writes
+        )
+        if agent.last_trouble is not None:
+            yield _gauge(
+                "datapath_last_error_timestamp_seconds", "When something last failed.", agent.last_trouble.when
+            )
+
+    def _outcomes(self) -> Iterator[Metric]:
+        packets = CounterMetricFamily("datapath_packets", "Packets by outcome.", labels=["outcome", "verdict"])
+        size = CounterMetricFamily("datapath_bytes", "Bytes by outcome.", labels=["outcome", "verdict"])
+        for row in views.outcomes(self._agent):
+            packets.add_metric([row["name"], row["verdict"]], row["packets"])
+            size.add_metric([row["name"], row["verdict"]], row["bytes"])
+        yield packets
+        yield size
+
+    def _services(self) -> Iterator[Metric]:
+        labels = ["service", "protocol"]
+        service_packets = CounterMetricFamily(
+            "datapath_service_packets", "Packets to a service's backends.", labels=labels
+        )
+        service_bytes = CounterMetricFamily("datapath_service_bytes", "Bytes to a service's backends.", labels=labels)
+        labels = ["service", "backend"]
+        packets = CounterMetricFamily("datapath_backend_packets", "Packets to a backend.", labels=labels)
+        size = CounterMetricFamily("datapath_backend_bytes", "Bytes to a backend.", labels=labels)
+        healthy = GaugeMetricFamily(
+            "datapath_backend_healthy", "1 unless the backend fails its health check.", labels=labels
+        )
+        in_table = GaugeMetricFamily(
+            "datapath_backend_in_table", "1 when new flows may go to the backend.", labels=labels
+        )
+        for service in views.services(self._agent, None)["services"]:
+            for protocol, numbers in service["traffic"].items():
+                service_packets.add_metric([service["name"], protocol], numbers["packets"])
+                service_bytes.add_metric([service["name"], protocol], numbers["bytes"])
+            for backend in service["backends"]:
+                where = [service["name"], backend["backend"]]
+                packets.add_metric(where, backend["packets"])
+                size.add_metric(where, backend["bytes"])
+                healthy.add_metric(where, backend["health"] != "unhealthy")
+                in_table.add_metric(where, backend["in_table"])
+        yield from (service_packets, service_bytes, packets, size, healthy, in_table)
+
+    def _kernel(self) -> Iterator[Metric]:
+        state = views.kernel(self._agent)
+        sizes = GaugeMetricFamily("datapath_map_size", "Entries that a map can hold.", labels=["map"])
+        entries = GaugeMetricFamily("datapath_map_entries", "Entries that a map holds.", labels=["map"])
+        for row in state["maps"]:
+            sizes.add_metric([row["name"]], row["size"])
+            if row["entries"] is not None:
+                entries.add_metric([row["name"]], row["entries"])
+        attached = GaugeMetricFamily(
+            "datapath_device_attached", "1 when our program sees the device's packets.", labels=["device", "mode"]
+        )
+        for name, device in state["devices"].items():
+            attached.add_metric([name, device["mode"] or ""], bool(device["mode"]) and not device["problem"])
+        yield from (sizes, entries, attached)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=float(value))

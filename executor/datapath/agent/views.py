@@ -1,0 +1,375 @@
+"""Answers about the node's datapath, as JSON documents. Everything comes from the kernel when asked."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Callable, Optional
+
+from datapath import __version__
+from datapath.agent import tables
+from datapath.agent.core import Agent, drift_count
+from datapath.agent.report import SHOWN_OPERATIONS
+from datapath.compile import layouts
+from datapath.compile.outcomes import OUTCOMES
+from datapath.kernel.clock import jiffies_hz
+from datapath.plan.describe import rows
+from datapath.sources.health import HealthResult
+from datapath.sources.merge import merge_service
+from datapath.spec.errors import RefusedError, SpecError, SpecErrors, nearest_name
+from datapath.spec.options import effective
+from datapath.spec.scalars import parse_address, parse_port, split_port
+from datapath.state.kernel_state import KernelState
+from datapath.state.merged import EffectiveBackend, EffectiveService, HealthKey
+from datapath.state.model import Algorithm, DesiredState, Frontend, Protocol, Service
+
+Counters = Mapping[int, tuple[int, int]]
+
+
+class NotFoundError(Exception):
+    """What was asked about does not exist."""
+
+    def __init__(self, error: SpecError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def status(agent: Agent, verbose: bool) -> dict[str, Any]:
+    """Health of datapath and agent; with `verbose` every outcome's counter."""
+    prepared, problems = None, []
+    try:
+        prepared = agent.verify()
+    except Exception as error:
+        problems.append(f"cannot compare the kernel with the desired state: {error}")
+    have = prepared.have if prepared is not None else agent.kernel.read()
+    desired = agent.desired or DesiredState()
+    options = effective(desired.options)
+    judged = [merge_service(service, agent.health) for service in desired.services]
+    done, trouble = agent.last_done, agent.last_trouble
+    document = {
+        "version": __version__,
+        "pid": os.getpid(),
+        "uptime": time.time() - agent.started,
+        "converged": agent.converged,
+        "mode": options["bpf-lb-mode"],
+        "algorithm": options["bpf-lb-algorithm"],
+        "table_size": options["bpf-lb-maglev-table-size"],
+        "acceleration": options["bpf-lb-acceleration"],
+        "devices": _devices(have),
+        "services": {"total": len(judged), "healthy": sum(any(b.in_table for b in each.backends) for each in judged)},
+        "backends": _backend_totals(agent, judged),
+        "maps": _maps(have),
+        "last_apply": None if done is None else asdict(done),
+        "last_error": None if trouble is None else asdict(trouble),
+        "drift": agent.drift_count,
+        "problems": problems + _problems(agent),
+    }
+    if verbose:
+        document["outcomes"] = outcomes(agent)
+    return document
+
+
+def outcomes(agent: Agent) -> list[dict[str, Any]]:
+    """Every way a packet can end, with what was counted."""
+    counted = _counters(agent, layouts.OUTCOMES)
+    table = []
+    for index, outcome in enumerate(OUTCOMES):
+        packets, size = counted.get(index, (0, 0))
+        row = {"name": outcome.name, "verdict": outcome.verdict.value, "packets": packets, "bytes": size}
+        table.append({**row, "sentence": outcome.sentence})
+    return table
+
+
+def services(agent: Agent, name: Optional[str]) -> dict[str, Any]:
+    """All services, or the one of that name."""
+    with agent.lock:
+        desired = agent.desired or DesiredState()
+        chosen = [service for service in desired.services if name in (None, service.name)]
+        if name is not None and not chosen:
+            raise _not_found("service", name, "no such service", (each.name for each in desired.services))
+        have = agent.kernel.read()
+        lister = _Lister(agent, have, effective(desired.options)["bpf-lb-algorithm"])
+        return {"services": [lister.service(service) for service in chosen]}
+
+
+def maglev(agent: Agent, frontend: str, with_slots: bool) -> dict[str, Any]:
+    """The lookup table behind a frontend, ADDR:PORT[/PROTO]."""
+    with agent.lock:
+        have = agent.kernel.read()
+        known = tables.frontends(have)
+        row = next((known[each] for each in _parse_frontend(frontend) if each in known), None)
+        if row is None:
+            raise _not_found("frontend", frontend, "no such frontend", (str(each) for each in known))
+        backends = tables.backends(have)
+        table = have.luts.get(row.lut_id, b"")
+        counts = tables.shares(table)
+        service, weights = _owner(agent, row.frontend)
+        shares = [
+            {
+                "backend": each.endpoint,
+                "id": each.backend_id,
+                "weight": weights.get(each.endpoint),
+                "state": each.state.name.lower(),
+                "slots": counts.get(each.backend_id, 0),
+                "share": counts.get(each.backend_id, 0) / (len(table) // 4) if table else 0.0,
+            }
+            for each in sorted(backends.values(), key=lambda each: (each.address.packed, each.port))
+            if each.lut_id == row.lut_id
+        ]
+    document = {
+        "frontend": str(row.frontend),
+        "service": service,
+        "algorithm": Algorithm(row.algorithm).name.lower(),
+        "table_size": len(table) // 4,
+        "lut_id": row.lut_id,
+        "shares": shares,
+    }
+    if with_slots:
+        document["slots"] = [backends[slot].endpoint if slot in backends else "-" for slot in tables.slots(table)]
+    return document
+
+
+def flows(agent: Agent, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Tracked flows that match the filters client, frontend, backend (ADDR or ADDR:PORT) and protocol."""
+    limit = _limit(parameters.get("limit", "100"))
+    wanted = _flow_filter(parameters)
+    with agent.lock:
+        names = {row.lut_id: _owner(agent, row.frontend)[0] for row in tables.frontends(agent.kernel.read()).values()}
+        hz = jiffies_hz()
+        matching = (row for row in tables.requests(agent.kernel.flows(), hz) if wanted(row))
+        found = list(itertools.islice(matching, None if limit == 0 else limit + 1))
+    truncated = 0 < limit < len(found)
+    rows = [
+        {
+            "protocol": row.protocol.name,
+            "client": row.client,
+            "frontend": row.frontend,
+            "snat": row.snat,
+            "backend": row.backend,
+            "service": names.get(row.lut_id, "-"),
+            "idle": round(row.idle, 3),
+        }
+        for row in (found[:limit] if truncated else found)
+    ]
+    return {"flows": rows, "truncated": truncated}
+
+
+def verify(agent: Agent) -> dict[str, Any]:
+    """Differences between the kernel and the desired state."""
+    prepared = agent.verify()
+    foreign = dict(prepared.have.load_balancer.foreign) if prepared.have.load_balancer else {}
+    return {
+        "drift": list(itertools.islice(rows(prepared.plan, prepared.compiled.names), SHOWN_OPERATIONS)),
+        "drift_count": drift_count(prepared),
+        "foreign": foreign,
+        "problems": _problems(agent),
+    }
+
+
+def info(agent: Agent) -> dict[str, Any]:
+    """Facts of this node and what of ours it holds."""
+    with agent.lock:
+        facts = agent.kernel.facts(None, (), probe_native=True)
+        have = agent.kernel.read()
+    lb = have.load_balancer
+    devices = {
+        name: {**asdict(device), "addresses": [str(each) for each in device.addresses]}
+        for name, device in facts.devices.items()
+    }
+    return {
+        "version": __version__,
+        "kernel": facts.kernel,
+        "cpus": facts.cpus,
+        "features": dict(facts.features),
+        "devices": devices,
+        "default_devices": list(facts.default_devices),
+        "load_balancer": None
+        if lb is None
+        else {"tag": lb.program_tag, "attachments": dict(lb.attachments), "foreign": dict(lb.foreign)},
+        "maps": _maps(have),
+        "programs": [_program(name, each) for name, each in sorted(have.programs.items())],
+    }
+
+
+def kernel(agent: Agent) -> dict[str, Any]:
+    """Maps and devices as the kernel has them, without a comparison."""
+    with agent.lock:
+        have = agent.kernel.read()
+    return {"maps": _maps(have), "devices": _devices(have)}
+
+
+class _Lister:
+    """Rows of `services`, with one read of the counters for all."""
+
+    def __init__(self, agent: Agent, have: KernelState, algorithm: str) -> None:
+        self._agent = agent
+        self._algorithm = algorithm
+        self._frontends = tables.frontends(have)
+        self._ids = {(row.lut_id, row.address, row.port): number for number, row in tables.backends(have).items()}
+        self._service_stats = _counters(agent, layouts.SERVICE_STATS)
+        self._backend_stats = _counters(agent, layouts.BACKEND_STATS)
+        self._results: Mapping[HealthKey, HealthResult] = agent.health_results()
+
+    def service(self, service: Service) -> dict[str, Any]:
+        judged = merge_service(service, self._agent.health)
+        luts = {
+            frontend.protocol.name: self._frontends[frontend].lut_id
+            for frontend in service.frontends
+            if frontend in self._frontends
+        }
+        check = service.health_check
+        return {
+            "name": service.name,
+            "frontends": [str(frontend) for frontend in service.frontends],
+            "algorithm": service.algorithm.name.lower() if service.algorithm else self._algorithm,
+            "health_check": check.type.value if check else None,
+            "traffic": {name: _traffic(self._service_stats, [lut]) for name, lut in luts.items()},
+            "backends": [self._backend(judged, backend, list(luts.values())) for backend in judged.backends],
+        }
+
+    def _backend(self, service: EffectiveService, judged: EffectiveBackend, luts: list[int]) -> dict[str, Any]:
+        backend = judged.backend
+        ids = [self._ids.get((lut, backend.address, backend.port), 0) for lut in luts]
+        health, result = "unchecked", None
+        if service.service.health_check is not None:
+            key = HealthKey(service.service.name, backend.address, backend.port)
+            health = "healthy" if self._agent.health.get(key, True) else "unhealthy"
+            result = self._results.get(key)
+        return {
+            "backend": str(backend),
+            "weight": backend.weight,
+            "state": judged.state.name.lower(),
+            "in_table": judged.in_table,
+            "health": health,
+            "reason": result.reason if result else "",
+            "since": result.since if result else None,
+            **_traffic(self._backend_stats, [number for number in ids if number]),
+        }
+
+
+def _traffic(counters: Counters, ids: list[int]) -> dict[str, int]:
+    found = [counters.get(number, (0, 0)) for number in ids]
+    return {"packets": sum(packets for packets, _ in found), "bytes": sum(size for _, size in found)}
+
+
+def _counters(agent: Agent, name: str) -> Counters:
+    with agent.lock:
+        return agent.kernel.counters(name)
+
+
+def _devices(have: KernelState) -> dict[str, Any]:
+    if have.load_balancer is None:
+        return {}
+    attachments, foreign = have.load_balancer.attachments, have.load_balancer.foreign
+    return {
+        name: {"mode": attachments.get(name), "problem": foreign.get(name)} for name in sorted({*attachments, *foreign})
+    }
+
+
+def _maps(have: KernelState) -> list[dict[str, Any]]:
+    """Sizes, and fill where desired state decides the contents (flow maps forget by themselves)."""
+    rows = []
+    for name, size in sorted(have.map_sizes.items()):
+        entries: Optional[int] = None
+        if name == layouts.BACKENDS:
+            entries = len(tables.backends(have))
+        elif name == layouts.LUTS:
+            entries = len(have.luts)
+        elif name in have.entries:
+            entries = len(have.entries[name])
+        rows.append({"name": name, "entries": entries, "size": size})
+    return rows
+
+
+def _backend_totals(agent: Agent, judged: list[EffectiveService]) -> dict[str, int]:
+    all_backends = [(each.service, backend) for each in judged for backend in each.backends]
+    unhealthy = sum(
+        service.health_check is not None
+        and not agent.health.get(HealthKey(service.name, each.backend.address, each.backend.port), True)
+        for service, each in all_backends
+    )
+    return {"total": len(all_backends), "healthy": len(all_backends) - unhealthy}
+
+
+def _problems(agent: Agent) -> list[str]:
+    lost = [f"{agent.lost}; forwarding is left as it is"] if agent.lost is not None else []
+    return lost + list(agent.own_problems.values()) + list(agent.warnings)
+
+
+def _program(name: str, each: Any) -> dict[str, Any]:
+    program = each.program
+    return {
+        "name": name,
+        "object": program.object_path,
+        "function": program.function,
+        "hook": program.hook.value,
+        "where": program.device or program.cgroup,
+        "tag": each.tag,
+    }
+
+
+def _owner(agent: Agent, frontend: Frontend) -> tuple[str, dict[str, int]]:
+    """Name of the service that has this frontend, and its backends' weights."""
+    for service in (agent.desired or DesiredState()).services:
+        if frontend in service.frontends:
+            return service.name, {str(backend): backend.weight for backend in service.backends}
+    return "-", {}
+
+
+def _parse_frontend(text: str) -> list[Frontend]:
+    """The frontends that `text` can mean: without a protocol TCP, then UDP."""
+    place, slash, protocol = text.partition("/")
+    host, port = split_port(place)
+    try:
+        address, number = parse_address(host), parse_port(port)
+        protocols = [Protocol[protocol.upper()]] if slash else [Protocol.TCP, Protocol.UDP]
+    except (RefusedError, KeyError) as error:
+        allowed = "VIP:PORT or VIP:PORT/PROTO, as 192.0.2.10:80/TCP or [2001:db8::10]:53/UDP"
+        message = error.message if isinstance(error, RefusedError) else f"unknown protocol {protocol!r}"
+        raise SpecErrors([SpecError("command line", "frontend", text, message, allowed)]) from error
+    return [Frontend(address, number, each) for each in protocols]
+
+
+def _limit(text: str) -> int:
+    if not text.isdigit():
+        raise SpecErrors([SpecError("command line", "limit", text, "not a number", "0 (all) or more")])
+    return int(text)
+
+
+def _flow_filter(parameters: Mapping[str, str]) -> Callable[[tables.FlowRow], bool]:
+    places = {
+        name: _endpoint_filter(name, parameters[name])
+        for name in ("client", "frontend", "backend")
+        if name in parameters
+    }
+    protocol = parameters.get("protocol", "").upper()
+
+    def wanted(row: tables.FlowRow) -> bool:
+        if protocol and row.protocol.name != protocol:
+            return False
+        return all(matches(getattr(row, name)) for name, matches in places.items())
+
+    return wanted
+
+
+def _endpoint_filter(name: str, text: str) -> Callable[[str], bool]:
+    host, port = split_port(text)
+    try:
+        address = parse_address(host)
+        number = parse_port(port) if port else None
+    except RefusedError as error:
+        raise SpecErrors([SpecError("command line", name, text, error.message, "ADDR or ADDR:PORT")]) from error
+    if number is not None:
+        exact = tables.endpoint(address, number)
+        return lambda endpoint: endpoint == exact
+    prefix = tables.endpoint(address, 0)[:-1]
+    return lambda endpoint: endpoint.startswith(prefix)
+
+
+def _not_found(path: str, value: str, message: str, known: Any) -> NotFoundError:
+    candidates = sorted(known)
+    allowed = ", ".join(candidates[:20]) + (" ..." if len(candidates) > 20 else "") if candidates else "there is none"
+    return NotFoundError(SpecError("command line", path, value, message, allowed, nearest_name(value, candidates)))

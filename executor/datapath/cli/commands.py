@@ -1,0 +1,151 @@
+"""One function a command: ask the agent (or, read-only, this process), print, return the exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Callable, Optional
+from urllib.parse import urlencode
+
+from datapath.agent.paths import Paths
+from datapath.cli import client
+from datapath.cli.client import NoAgentError
+from datapath.cli.errors import DONE, DRIFT, FAILED, REFUSED, Failure, refused
+
+Command = Callable[[Namespace], int]
+Render = Callable[[Any], str]
+
+
+def status(options: Namespace) -> int:
+    """Health of the datapath and the agent."""
+    from datapath.cli import render
+
+    document = _ask("GET", "/v1/status", {"verbose": "1"} if options.verbose or options.output == "json" else {})
+    return _show(options, document, render.status)
+
+
+def service_list(options: Namespace) -> int:
+    """Services with backends, health and traffic."""
+    from datapath.cli import render
+
+    document = _ask("GET", "/v1/services", {"name": options.name} if options.name else {}, fallback=True)
+    return _show(options, document, render.services)
+
+
+def maglev(options: Namespace) -> int:
+    """The lookup table of one frontend."""
+    from datapath.cli import render
+
+    parameters = {"frontend": options.frontend, **({"slots": "1"} if options.verbose else {})}
+    return _show(options, _ask("GET", "/v1/maglev", parameters, fallback=True), render.maglev)
+
+
+def ct_list(options: Namespace) -> int:
+    """Tracked flows."""
+    from datapath.cli import render
+
+    filters = {name: getattr(options, name) for name in ("client", "frontend", "backend", "protocol")}
+    parameters = {name: value for name, value in filters.items() if value}
+    if options.limit < 0:
+        raise refused("command line", "--limit", "must not be negative", value=options.limit)
+    document = _ask("GET", "/v1/flows", {**parameters, "limit": str(options.limit)}, fallback=True)
+    return _show(options, document, render.flows)
+
+
+def plan(options: Namespace) -> int:
+    """What would change."""
+    from datapath.cli import render
+
+    if options.file is None:
+        document = _ask("GET", "/v1/plan", fallback=True)
+    else:
+        document = _ask("POST", "/v1/apply", {"check": "1"}, _read(options.file), fallback=True)
+    return _show(options, document, render.report)
+
+
+def apply(options: Namespace) -> int:
+    """Make a document true, or say what that would change."""
+    from datapath.cli import render
+
+    parameters = {"check": "1"} if options.check else {}
+    document = _ask("POST", "/v1/apply", parameters, _read(options.file), fallback=options.check)
+    return _show(options, document, render.report)
+
+
+def verify(options: Namespace) -> int:
+    """Drift between the kernel and the desired state."""
+    from datapath.cli import render
+
+    document = _ask("GET", "/v1/verify", fallback=True)
+    _show(options, document, render.drift)
+    return DRIFT if document["drift_count"] else DONE
+
+
+def info(options: Namespace) -> int:
+    """Facts of this node."""
+    from datapath.cli import render
+
+    return _show(options, _ask("GET", "/v1/info", fallback=True), render.info)
+
+
+def reset(options: Namespace) -> int:
+    """Remove everything, with the agent or, where none runs, without it."""
+    from datapath.cli import render
+
+    if not options.yes:
+        _confirm()
+    return _show(options, _ask("POST", "/v1/reset", fallback=True), render.reset)
+
+
+def agent(options: Namespace) -> int:
+    """Run the agent in the foreground."""
+    from datapath.agent import daemon
+
+    return daemon.run(Paths.from_environment(), debug=options.debug)
+
+
+def _confirm() -> None:
+    question = "Detach the datapath from this node and forget its desired state? Type yes: "
+    if not sys.stdin.isatty():
+        raise refused("command line", "--yes", "reset removes the datapath from this node; confirm with --yes")
+    if input(question).strip() != "yes":
+        raise Failure(FAILED, [{"document": "command line", "path": "", "message": "nothing was changed"}])
+
+
+def _read(name: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise refused("document", name, f"cannot be read: {error.strerror}") from error
+
+
+def _ask(
+    method: str,
+    path: str,
+    parameters: Optional[Mapping[str, str]] = None,
+    body: Optional[bytes] = None,
+    fallback: bool = False,
+) -> Any:
+    """The answer of the agent; with `fallback` of this process where no agent answers. Raises Failure."""
+    parameters = parameters or {}
+    paths = Paths.from_environment()
+    target = f"{path}?{urlencode(parameters)}" if parameters else path
+    try:
+        code, document = client.call(paths.socket, method, target, body)
+    except NoAgentError:
+        if not fallback:
+            raise
+        from datapath.cli import local
+
+        code, document = local.call(paths, method, path, parameters, body or b"")
+    if code >= 400:
+        raise Failure(REFUSED if code < 500 else FAILED, document["errors"])
+    return document
+
+
+def _show(options: Namespace, document: Any, render: Render) -> int:
+    print(json.dumps(document, indent=2) if options.output == "json" else render(document))
+    return DONE

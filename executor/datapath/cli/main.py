@@ -1,0 +1,103 @@
+"""`datapath`: parse the command line, run one command, answer with its exit code.
+
+Exit codes: 0 done, 1 failed, 2 refused, 3 `verify` found drift, 4 no agent answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from datapath import __version__
+from datapath.cli import commands
+from datapath.cli.client import NoAgentError
+from datapath.cli.errors import NO_AGENT, Failure, report
+
+EPILOG = """\
+exit codes: 0 done; 1 failed (the kernel refused); 2 refused (bad input); 3 drift found; 4 no agent answers
+"""
+
+
+def run(words: list[str]) -> int:
+    """Run one command line; returns the exit code."""
+    options = parser().parse_args(words)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except Failure as failure:
+        return report(failure, options.output)
+    except NoAgentError as error:
+        return report(Failure(NO_AGENT, [{"document": "agent", "path": "", "message": str(error)}]), options.output)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; without this, Python complains once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="datapath",
+        description="Show and change the eBPF datapath of this node.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"datapath {__version__}")
+    subcommands = top.add_subparsers(metavar="COMMAND", required=True)
+    _add_reading(subcommands)
+    _add_writing(subcommands)
+    return top
+
+
+if TYPE_CHECKING:
+    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def _command(subcommands: Subcommands, name: str, text: str, run_: commands.Command) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = subcommands.add_parser(name, help=text, description=text)
+    command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to answer")
+    command.set_defaults(run=run_)
+    return command
+
+
+def _add_reading(subcommands: Subcommands) -> None:
+    status = _command(subcommands, "status", "health of the datapath and of the agent", commands.status)
+    status.add_argument("-v", "--verbose", action="store_true", help="every packet outcome with its counter")
+
+    service = subcommands.add_parser("service", help="load-balancer services", description="Load-balancer services.")
+    nested = service.add_subparsers(metavar="COMMAND", required=True)
+    listing = _command(nested, "list", "frontends, backends, health and traffic", commands.service_list)
+    listing.add_argument("name", nargs="?", help="only this service")
+
+    maglev = _command(subcommands, "maglev", "the lookup table of a frontend and each backend's share", commands.maglev)
+    maglev.add_argument("frontend", metavar="VIP:PORT[/PROTO]", help="192.0.2.10:80, [2001:db8::10]:53/UDP")
+    maglev.add_argument("-v", "--verbose", action="store_true", help="every slot")
+
+    ct = subcommands.add_parser("ct", help="connection tracking", description="Connection tracking.")
+    nested = ct.add_subparsers(metavar="COMMAND", required=True)
+    flows = _command(nested, "list", "tracked flows, both directions", commands.ct_list)
+    flows.add_argument("--client", metavar="ADDR", help="only flows of this client")
+    flows.add_argument("--frontend", metavar="VIP[:PORT]", help="only flows to this frontend")
+    flows.add_argument("--backend", metavar="ADDR[:PORT]", help="only flows to this backend")
+    flows.add_argument("--protocol", choices=("tcp", "udp"), help="only this protocol")
+    flows.add_argument("--limit", type=int, default=100, metavar="N", help="at most N flows (default 100, 0: all)")
+
+    plan = _command(subcommands, "plan", "what would change, without changing it", commands.plan)
+    plan.add_argument("file", nargs="?", metavar="FILE", help="document (- for stdin); default: the stored state")
+    _command(subcommands, "verify", "compare the kernel with the desired state; exit code 3 on drift", commands.verify)
+    _command(subcommands, "info", "facts of this node: kernel features, devices, programs, maps", commands.info)
+
+
+def _add_writing(subcommands: Subcommands) -> None:
+    apply = _command(subcommands, "apply", "make a desired-state document true", commands.apply)
+    apply.add_argument("file", metavar="FILE", help="JSON document, - for stdin")
+    apply.add_argument("--check", action="store_true", help="only say what would change")
+    reset = _command(subcommands, "reset", "remove everything that the executor put on this node", commands.reset)
+    reset.add_argument("--yes", action="store_true", help="do not ask")
+    agent = _command(subcommands, "agent", "run the agent in the foreground (as datapathd does)", commands.agent)
+    agent.add_argument("--debug", action="store_true", help="log more")

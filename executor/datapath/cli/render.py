@@ -1,0 +1,260 @@
+"""The agent's JSON answers as text for a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datapath.cli.tables import BOLD, DIM, GREEN, RED, YELLOW, count, duration, paint, percent, size, table
+
+Document = Mapping[str, Any]
+
+_SIGNS = {
+    "create": ("+", GREEN),
+    "attach": ("+", GREEN),
+    "delete": ("-", RED),
+    "detach": ("-", RED),
+    "update": ("~", YELLOW),
+    "replace": ("~", YELLOW),
+    "set": ("~", YELLOW),
+}
+
+
+def status(document: Document) -> str:
+    """`datapath status`, with every outcome where the document has them."""
+    services, backends = document["services"], document["backends"]
+    rows = [
+        ("agent", f"version {document['version']}, up {duration(document['uptime'])}, pid {document['pid']}"),
+        ("mode", document["mode"]),
+        ("algorithm", f"{document['algorithm']}, table size {document['table_size']}"),
+        ("acceleration", document["acceleration"]),
+        ("devices", _devices(document["devices"])),
+        ("services", _healthy(services)),
+        ("backends", _healthy(backends)),
+        ("last apply", _last_apply(document["last_apply"])),
+        (
+            "drift",
+            paint(f"{document['drift']} differences, see `datapath verify`", RED) if document["drift"] else "none",
+        ),
+        ("last error", _last_error(document["last_error"])),
+    ]
+    parts = ["\n".join(f"{paint(f'{name:<13}', BOLD)} {text}" for name, text in rows)]
+    parts += [paint(f"problem: {problem}", YELLOW) for problem in document["problems"]]
+    if document["maps"]:
+        parts.append(_maps(document["maps"]))
+    if "outcomes" in document:
+        parts.append(_outcomes(document["outcomes"]))
+    return "\n\n".join(parts)
+
+
+def services(document: Document) -> str:
+    """`datapath service list`."""
+    return "\n\n".join(_service(service) for service in document["services"]) or "no services"
+
+
+def maglev(document: Document) -> str:
+    """`datapath maglev`."""
+    total = document["table_size"]
+    head = f"{document['frontend']}  service {document['service']}, {document['algorithm']}, table size {total}"
+    rows = [
+        (share["backend"], share["weight"], share["state"], count(share["slots"]), percent(share["slots"], total))
+        for share in document["shares"]
+    ]
+    text = head + "\n" + table(("BACKEND", "WEIGHT", "STATE", "SLOTS", "SHARE"), rows, right=(1, 3, 4))
+    if "slots" in document:
+        text += "\n\n" + table(("SLOT", "BACKEND"), list(enumerate(document["slots"])), right=(0,))
+    return text
+
+
+def flows(document: Document) -> str:
+    """`datapath ct list`."""
+    rows = [
+        (
+            flow["protocol"],
+            flow["client"],
+            flow["frontend"],
+            flow["snat"],
+            flow["backend"],
+            flow["service"],
+            _age(flow["idle"]),
+        )
+        for flow in document["flows"]
+    ]
+    text = table(("PROTO", "CLIENT", "FRONTEND", "SNAT", "BACKEND", "SERVICE", "IDLE"), rows, right=(6,))
+    if document["truncated"]:
+        text += "\n" + paint(f"the first {len(rows)} flows; --limit 0 shows all", DIM)
+    return text
+
+
+def report(document: Document) -> str:
+    """`datapath apply` and `datapath plan`."""
+    if not document["changed"]:
+        lines = ["nothing to change" if document["check"] else "nothing changed"]
+    else:
+        lines = operations(document["operations"], document["operation_count"])
+        lines.append("")
+        verb = "would be made" if document["check"] else f"made, {count(document['map_writes'])} map writes"
+        lines.append(f"{count(document['operation_count'])} changes {verb}")
+    lines += disruption(document["disruption"])
+    lines += [paint(f"warning: {warning}", YELLOW) for warning in document["warnings"]]
+    return "\n".join(lines)
+
+
+def operations(rows: Sequence[Document], total: int) -> list[str]:
+    """One line an operation, signed as a diff is."""
+    lines = []
+    for row in rows:
+        sign, colour = _SIGNS.get(row["action"], ("~", YELLOW))
+        lines.append(f"{paint(sign, colour)} {row['summary']}")
+    if total > len(rows):
+        lines.append(paint(f"  and {count(total - len(rows))} more", DIM))
+    return lines
+
+
+def disruption(document: Document) -> list[str]:
+    """What clients would notice."""
+    moved, affected = document.get("slots_moved", {}), document.get("flows_affected", {})
+    lines = [
+        f"disruption: {name}: {percent(moved.get(name, 0), 1)} of the table moves,"
+        f" {count(affected.get(name, 0))} established flows affected"
+        for name in sorted({*moved, *affected})
+        if moved.get(name) or affected.get(name)
+    ]
+    return lines + [f"note: {note}" for note in document.get("notes", ())]
+
+
+def drift(document: Document) -> str:
+    """`datapath verify`."""
+    lines = operations(document["drift"], document["drift_count"] - len(document["foreign"]))
+    lines += [f"{paint('!', RED)} {device}: {what}" for device, what in sorted(document["foreign"].items())]
+    if document["drift_count"]:
+        lines.append("")
+        lines.append(
+            paint(f"{count(document['drift_count'])} differences; an apply or a reload of the agent heals them", RED)
+        )
+    else:
+        lines.append("the kernel holds what is desired")
+    lines += [paint(f"problem: {problem}", YELLOW) for problem in document["problems"]]
+    return "\n".join(lines)
+
+
+def info(document: Document) -> str:
+    """`datapath info`."""
+    features = document["features"]
+    present = ", ".join(name for name, has in sorted(features.items()) if has) or "none"
+    absent = ", ".join(name for name, has in sorted(features.items()) if not has) or "none"
+    head = f"datapath {document['version']} on Linux {document['kernel']}, {document['cpus']} CPUs"
+    parts = [f"{head}\nfeatures: {present}\nmissing:  {absent}", _device_table(document["devices"])]
+    if document["maps"]:
+        parts.append(_maps(document["maps"]))
+    if document["programs"]:
+        rows = [(each["name"], each["hook"], each["where"] or "-", each["tag"]) for each in document["programs"]]
+        parts.append(table(("PROGRAM", "HOOK", "WHERE", "TAG"), rows))
+    return "\n\n".join(parts)
+
+
+def reset(document: Document) -> str:
+    """`datapath reset`."""
+    return "\n".join(document["removed"]) if document["changed"] else "there was nothing to remove"
+
+
+def _device_table(devices: Mapping[str, Document]) -> str:
+    rows = [
+        (
+            name,
+            device["driver"] or "-",
+            "up" if device["up"] else "down",
+            device["mtu"],
+            {True: "native", False: f"generic only: {device['native_xdp_reason']}", None: "not probed"}[
+                device["native_xdp"]
+            ],
+            ", ".join(device["addresses"]) or "-",
+        )
+        for name, device in sorted(devices.items())
+    ]
+    return table(("DEVICE", "DRIVER", "LINK", "MTU", "XDP", "ADDRESSES"), rows, right=(3,))
+
+
+def _devices(devices: Mapping[str, Document]) -> str:
+    if not devices:
+        return paint("not attached anywhere", YELLOW)
+    return ", ".join(
+        f"{name} ({device['mode'] or 'not attached'})"
+        + (paint(f" {device['problem']}", RED) if device["problem"] else "")
+        for name, device in sorted(devices.items())
+    )
+
+
+def _healthy(numbers: Document) -> str:
+    text = f"{numbers['healthy']} of {numbers['total']} healthy"
+    return text if numbers["healthy"] == numbers["total"] else paint(text, RED if not numbers["healthy"] else YELLOW)
+
+
+def _ago(when: float) -> str:
+    return f"{duration(max(0.0, time.time() - when))} ago"
+
+
+def _age(seconds: Any) -> str:
+    return "-" if seconds is None else duration(seconds)
+
+
+def _last_apply(apply: Any) -> str:
+    if apply is None:
+        return "none since start"
+    return (
+        f"{_ago(apply['when'])}, {count(apply['operations'])} operations, {count(apply['map_writes'])} map writes,"
+        f" {apply['seconds']:.2f} s"
+    )
+
+
+def _last_error(error: Any) -> str:
+    if error is None:
+        return "none"
+    first = error["errors"][0]
+    place = first.get("path") or first.get("document")
+    return paint(f"{_ago(error['when'])}, {error['what']}: {place}: {first['message']}", RED)
+
+
+def _maps(maps: Sequence[Document]) -> str:
+    rows = [
+        (each["name"], "-" if each["entries"] is None else count(each["entries"]), count(each["size"]), _fill(each))
+        for each in maps
+    ]
+    return table(("MAP", "ENTRIES", "SIZE", "FILL"), rows, right=(1, 2, 3))
+
+
+def _fill(each: Document) -> str:
+    return "-" if each["entries"] is None else percent(each["entries"], each["size"])
+
+
+def _outcomes(outcomes: Sequence[Document]) -> str:
+    rows = [
+        (each["name"], each["verdict"], count(each["packets"]), size(each["bytes"]), each["sentence"])
+        for each in outcomes
+    ]
+    return table(("OUTCOME", "VERDICT", "PACKETS", "BYTES", "MEANING"), rows, right=(2, 3))
+
+
+def _service(service: Document) -> str:
+    traffic = ", ".join(
+        f"{name} {count(numbers['packets'])} packets {size(numbers['bytes'])}"
+        for name, numbers in sorted(service["traffic"].items())
+    )
+    head = f"{paint(service['name'], BOLD)}  {', '.join(service['frontends'])}"
+    facts = [service["algorithm"], f"health check {service['health_check'] or 'none'}", *([traffic] if traffic else [])]
+    rows = [
+        (
+            f"  {backend['backend']}",
+            backend["weight"],
+            backend["state"],
+            backend["health"],
+            count(backend["packets"]),
+            size(backend["bytes"]),
+            backend["reason"] or "",
+        )
+        for backend in service["backends"]
+    ]
+    header = ("  BACKEND", "WEIGHT", "STATE", "HEALTH", "PACKETS", "BYTES", "")
+    body = table(header, rows, right=(1, 4, 5)) if rows else paint("  no backends", YELLOW)
+    return f"{head}\n  {'; '.join(facts)}\n{body}"

@@ -1,0 +1,94 @@
+"""Merged state to kernel state (pure): what the node's kernel should hold, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Optional
+
+from datapath.compile import devices
+from datapath.compile.balancer import Balancer, targets
+from datapath.compile.compiled import Compiled
+from datapath.compile.errors import CompileErrors, Problems
+from datapath.compile.layouts import BACKENDS, SERVICES
+from datapath.compile.services import Parts, compile_parts
+from datapath.spec.option import Group
+from datapath.spec.options import BY_KEY, effective
+from datapath.state.facts import NodeFacts
+from datapath.state.kernel_state import KernelState, UserProgram
+from datapath.state.merged import EffectiveService, MergedState
+
+__all__ = [
+    "CompileErrors",
+    "Compiled",
+    "compile_service",
+    "compile_state",
+    "selected_devices",
+    "targets",
+    "wants_load_balancer",
+]
+
+
+def wants_load_balancer(merged: MergedState) -> bool:
+    """Whether this node is to balance load: it has services, or options of the load balancer are set."""
+    return bool(merged.services) or any(BY_KEY[key].group is not Group.EXECUTOR for key in merged.options)
+
+
+def selected_devices(merged: MergedState, facts: NodeFacts) -> tuple[str, ...]:
+    """Devices that would be attached to, of those in `facts`; for asking about them in more detail."""
+    if not wants_load_balancer(merged):
+        return ()
+    return tuple(devices.select(effective(merged.options), facts, targets(merged), Problems()))
+
+
+def compile_state(
+    merged: MergedState,
+    facts: NodeFacts,
+    have: KernelState,
+    build_id: bytes,
+    *,
+    programs: Iterable[UserProgram] = (),
+    previous: Optional[Compiled] = None,
+) -> Compiled:
+    """What the kernel should hold for `merged`.
+
+    `have` gives the ids in use and the source addresses. `build_id` are 16 bytes that tell versions of the object
+    apart. `programs` are the users' programs as the kernel stage inspected them, one for each of `merged.programs`.
+    `previous` saves making tables again that it has. Raises `CompileErrors` with every reason why not.
+    """
+    problems = Problems()
+    compiled = Compiled(KernelState())
+    balanced: Mapping[str, str] = {}
+    if wants_load_balancer(merged):
+        compiled = Balancer(merged, facts, have, problems).compile(build_id, previous)
+        if compiled.state.load_balancer is not None:
+            balanced = compiled.state.load_balancer.attachments
+    devices.check_programs(merged.programs, facts, balanced, problems)
+    problems.raise_if_any()
+    inspected = {each.program.name: each for each in programs}
+    wanted = {program.name: inspected[program.name] for program in merged.programs}
+    state = replace(compiled.state, programs=MappingProxyType(wanted))
+    return replace(compiled, state=state, warnings=tuple(dict.fromkeys(problems.warnings)))
+
+
+def compile_service(compiled: Compiled, service: EffectiveService) -> Compiled:
+    """`compiled` with one service's states and weights brought up to date, as after a change of health.
+
+    The service's frontends and the addresses of its backends must be those that it was compiled with.
+    """
+    if compiled.settings is None:
+        raise ValueError("no load balancer was compiled")
+    parts = Parts()
+    compile_parts(parts, service, compiled.ids, compiled.settings, compiled.tables)
+    old = compiled.state.entries
+    entries = {
+        **old,
+        SERVICES: {**old[SERVICES], **parts.services},
+        BACKENDS: {**old[BACKENDS], **parts.backends},
+    }
+    own = {lut_id for key, lut_id in compiled.ids.tables.items() if key.service == service.service.name}
+    tables = {lut_id: table for lut_id, table in compiled.tables.items() if lut_id not in own}
+    tables.update(parts.tables)
+    luts = {lut_id: table.slots for lut_id, table in tables.items()}
+    return replace(compiled, state=replace(compiled.state, entries=entries, luts=luts), tables=tables)

@@ -1,0 +1,26 @@
+"""The result of compiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Optional
+
+from datapath.compile.ids import Ids
+from datapath.compile.services import Table, TableSettings
+from datapath.state.kernel_state import KernelState
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the kernel should hold, and what it was made of."""
+
+    state: KernelState
+    warnings: tuple[str, ...] = ()
+    names: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    """LUT id -> `service/PROTOCOL`."""
+    ids: Ids = field(default_factory=lambda: Ids({}, {}))
+    settings: Optional[TableSettings] = None
+    """None where no load balancer is wanted."""
+    tables: Mapping[int, Table] = field(default_factory=lambda: MappingProxyType({}))

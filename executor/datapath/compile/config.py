@@ -1,0 +1,138 @@
+"""The program's configuration, map sizes and sysctls out of the options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional
+
+from datapath.compile import layouts
+from datapath.compile.errors import Problems
+from datapath.compile.hashing import seeds
+from datapath.compile.layouts import Config, pack_address, unpack_address
+from datapath.spec.scalars import PortRange
+from datapath.state.facts import NodeFacts
+from datapath.state.kernel_state import KernelState
+from datapath.state.model import IPAddress
+
+TCP_ESTABLISHED_SECONDS = 8000
+TCP_CLOSING_SECONDS = 10
+OTHER_SECONDS = 60
+"""Cilium's conntrack lifetimes (bpf-ct-timeout-regular-tcp, -tcp-fin, -any)."""
+LOCAL_PORTS = "net.ipv4.ip_local_port_range"
+
+
+def map_sizes(options: Mapping[str, Any]) -> dict[str, int]:
+    """Map name -> max_entries. Ids run from 1, so maps that are indexed by one have an entry more."""
+
+    def size(key: str) -> int:
+        return int(options[key] or options["bpf-lb-map-max"])
+
+    return {
+        layouts.SERVICES: size("bpf-lb-service-map-max"),
+        layouts.ADDRESSES: size("bpf-lb-service-map-max"),
+        layouts.BACKENDS: size("bpf-lb-service-backend-map-max") + 1,
+        layouts.BACKEND_STATS: size("bpf-lb-service-backend-map-max") + 1,
+        layouts.LUTS: size("bpf-lb-maglev-map-max") + 1,
+        layouts.SERVICE_STATS: size("bpf-lb-maglev-map-max") + 1,
+        layouts.FLOWS_TCP: int(options["bpf-ct-global-tcp-max"]),
+        layouts.FLOWS_ANY: int(options["bpf-ct-global-any-max"]),
+    }
+
+
+def read_config(have: KernelState) -> Optional[Config]:
+    """The configuration of the loaded program; None where there is none, or one of another version."""
+    balancer = have.load_balancer
+    if balancer is None or len(balancer.config) < len(bytes(Config())):
+        return None
+    return Config.from_buffer_copy(balancer.config)
+
+
+def source_address(
+    version: int, names: Iterable[str], facts: NodeFacts, vips: frozenset[IPAddress], kept: Optional[IPAddress]
+) -> Optional[IPAddress]:
+    """The address that translated requests of one family carry; None where no device of `names` has one.
+
+    `kept` is the address in use: it stays as long as it is there, because a change breaks every flow. A VIP is
+    taken only where there is nothing else.
+    """
+    addresses = [
+        interface.ip
+        for name in names
+        if name in facts.devices
+        for interface in facts.devices[name].addresses
+        if interface.version == version and not interface.ip.is_link_local and not interface.ip.is_loopback
+    ]
+    if kept in addresses and kept not in vips:
+        return kept
+    return next((each for each in addresses if each not in vips), addresses[0] if addresses else None)
+
+
+def pack_config(
+    options: Mapping[str, Any], sources: Mapping[int, Optional[IPAddress]], hz: int, build_id: bytes
+) -> bytes:
+    """The bytes of `.rodata.config`; `sources` maps an IP version to the address of its requests."""
+    hash_seeds = seeds(options["bpf-lb-maglev-hash-seed"])
+    ports: PortRange = options["datapath-snat-port-range"]
+    config = Config(
+        snat_port_min=ports.first,
+        snat_port_max=ports.last,
+        maglev_table_size=options["bpf-lb-maglev-table-size"],
+        hash_seed4=hash_seeds.flow4,
+        hash_seed6=hash_seeds.flow6,
+        tcp_established_timeout=TCP_ESTABLISHED_SECONDS * hz,
+        tcp_closing_timeout=TCP_CLOSING_SECONDS * hz,
+        any_timeout=OTHER_SECONDS * hz,
+        enable_ipv4=options["enable-ipv4"],
+        enable_ipv6=options["enable-ipv6"],
+        wildcard_entries=options["bpf-lb-enable-wildcard-entries"],
+        reject_without_backend=options["service-no-backend-response"] == "reject",
+    )
+    config.build_id[:] = build_id
+    for version, address in sources.items():
+        if address is not None:
+            getattr(config, f"snat_address{version}")[:] = pack_address(address)
+    return bytes(config)
+
+
+def configured_source(config: Optional[Config], version: int) -> Optional[IPAddress]:
+    """The source address that the loaded program uses for a family."""
+    packed = bytes(getattr(config, f"snat_address{version}")) if config is not None else bytes(16)
+    return unpack_address(packed) if any(packed) else None
+
+
+def sysctl_name(version: int, device: str, leaf: str) -> str:
+    """Name of a device's sysctl; dots in the device's name stay as they are."""
+    return f"net.ipv{version}.conf.{device}.{leaf}"
+
+
+def sysctls(names: Iterable[str], versions: Iterable[int], facts: NodeFacts) -> dict[str, str]:
+    """What the devices need: bpf_fib_lookup answers only where forwarding is on.
+
+    A device that forwards IPv6 ignores router advertisements unless accept_ra is 2: one that heeds them now must
+    go on, or the node loses its route.
+    """
+    wanted = {}
+    for version in versions:
+        for name in names:
+            wanted[sysctl_name(version, name, "forwarding")] = "1"
+            heeds = sysctl_name(version, name, "accept_ra")
+            if version == 6 and facts.sysctls.get(heeds, "").strip() in ("1", "2"):
+                wanted[heeds] = "2"
+    return wanted
+
+
+def check_ports(options: Mapping[str, Any], facts: NodeFacts, problems: Problems) -> None:
+    """Refuse a source port range that the node's own connections draw from."""
+    ports: PortRange = options["datapath-snat-port-range"]
+    local = facts.sysctls.get(LOCAL_PORTS, "").split()
+    if len(local) != 2:
+        return
+    first, last = int(local[0]), int(local[1])
+    if first <= ports.last and ports.first <= last:
+        problems.refuse(
+            "options.values.snat_port_range",
+            str(ports),
+            f"overlaps {LOCAL_PORTS} ({first} to {last}): the node's own connections to backends, health checks for"
+            " example, would be taken for replies",
+            f"a range outside {first} to {last}, or another {LOCAL_PORTS}",
+        )

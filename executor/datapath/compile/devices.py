@@ -1,0 +1,125 @@
+"""Which devices the load balancer is attached to, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from datapath.compile.errors import Problems
+from datapath.spec.errors import nearest_name
+from datapath.state.facts import Device, NodeFacts
+from datapath.state.model import Hook, IPAddress, Program
+
+_DEVICES = "options.values.devices"
+_DIRECT = "options.values.direct_routing_device"
+
+
+def select(options: Mapping[str, Any], facts: NodeFacts, targets: Iterable[IPAddress], problems: Problems) -> list[str]:
+    """Names of the devices that options `devices` and `direct-routing-device` stand for, each once.
+
+    `targets` are the backends' addresses. Raises nothing; what is wrong goes to `problems`.
+    """
+    patterns: Sequence[str] = options["devices"]
+    names = _named(patterns, facts, problems) if patterns else _by_routes(facts, targets)
+    direct = options["direct-routing-device"]
+    if direct:
+        names += _matching(direct, facts, _DIRECT, problems)
+    names = list(dict.fromkeys(names))
+    if not names and not problems.errors:
+        message = "no device to attach to: "
+        message += "none matches" if patterns else "there is no default route and no route to a backend"
+        problems.refuse(_DEVICES, list(patterns), message, _choices(facts))
+    for name in names:
+        if not facts.devices[name].up:
+            problems.warn(f"device {name} is down")
+    return names
+
+
+def _named(patterns: Sequence[str], facts: NodeFacts, problems: Problems) -> list[str]:
+    names: list[str] = []
+    for index, pattern in enumerate(patterns):
+        names += _matching(pattern, facts, f"{_DEVICES}[{index}]", problems)
+    return names
+
+
+def _matching(pattern: str, facts: NodeFacts, path: str, problems: Problems) -> list[str]:
+    """Devices that a name or a wildcard (`eth+`) stands for."""
+    if pattern in facts.devices:
+        return [pattern]
+    if pattern.endswith("+"):
+        # one list serves a fleet, so a wildcard may match nothing on one of its nodes
+        found = [name for name in sorted(facts.devices) if name != "lo" and name.startswith(pattern[:-1])]
+        if not found:
+            problems.warn(f"no device matches {pattern}")
+        return found
+    problems.refuse(
+        path, pattern, f"there is no device {pattern}", _choices(facts), nearest_name(pattern, facts.devices)
+    )
+    return []
+
+
+def _by_routes(facts: NodeFacts, targets: Iterable[IPAddress]) -> list[str]:
+    """Devices of default routes, and those that lead to backends."""
+    hops = {facts.next_hops[target].device for target in targets if target in facts.next_hops}
+    return [name for name in (*facts.default_devices, *sorted(hops)) if name in facts.devices and name != "lo"]
+
+
+def _choices(facts: NodeFacts) -> str:
+    return "devices of this node: " + ", ".join(name for name in sorted(facts.devices) if name != "lo")
+
+
+def attachments(
+    names: Sequence[str], acceleration: str, facts: NodeFacts, attached: Mapping[str, str], problems: Problems
+) -> dict[str, str]:
+    """Device -> XDP mode, `native` or `generic`; `attached` is how they are attached now."""
+    if acceleration == "testing-only":
+        return dict.fromkeys(names, "generic")
+    modes = {}
+    for name in names:
+        device = facts.devices[name]
+        modes[name] = "native"
+        if device.native_xdp is False and acceleration == "native":
+            _refuse_native(device, problems)
+        elif device.native_xdp is False:
+            problems.warn(f"device {name} runs in generic XDP mode: {_no_native(device)}")
+            modes[name] = "generic"
+        elif device.native_xdp is None:
+            # not probed: what is attached has shown that it can be
+            modes[name] = attached.get(name, "native") if acceleration == "best-effort" else "native"
+    return modes
+
+
+def _no_native(device: Device) -> str:
+    driver = f"its driver is {device.driver}" if device.driver else "it has no driver"
+    return driver + (f" ({device.native_xdp_reason.rstrip('.')})" if device.native_xdp_reason else "")
+
+
+def _refuse_native(device: Device, problems: Problems) -> None:
+    problems.refuse(
+        "options.values.acceleration",
+        "native",
+        f"device {device.name} has no native XDP: {_no_native(device)}; best-effort would attach there in generic"
+        " mode, which does the same for every packet but later, after the kernel has allocated for it, so slower",
+        "best-effort, testing-only, or devices whose driver has native XDP",
+    )
+
+
+def check_programs(
+    programs: Iterable[Program], facts: NodeFacts, balanced: Mapping[str, str], problems: Problems
+) -> None:
+    """Refuse users' programs on devices that do not exist or whose XDP hook is the load balancer's."""
+    for program in programs:
+        path = f"programs.{program.name}.attach.device"
+        if program.hook not in (Hook.XDP, Hook.TC) or program.device is None:
+            continue
+        if not _matching_exactly(program.device, facts, path, problems):
+            continue
+        if program.hook is Hook.XDP and program.device in balanced:
+            problems.refuse(path, program.device, "the load balancer is attached to this device's XDP hook")
+
+
+def _matching_exactly(name: str, facts: NodeFacts, path: str, problems: Problems) -> bool:
+    if name in facts.devices:
+        return True
+    problems.refuse(path, name, f"there is no device {name}", _choices(facts), nearest_name(name, facts.devices))
+    return False

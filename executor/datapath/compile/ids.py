@@ -1,0 +1,188 @@
+"""Ids of tables and backends: those in the kernel are kept, new ones are drawn.
+
+Nothing is remembered outside the kernel's maps: a frontend there names its table, a backend there its own identity.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from datapath.compile.errors import Problems
+from datapath.compile.hashing import murmur3_x64_128
+from datapath.compile.layouts import BACKENDS, LUTS, SERVICES, BackendValue, ServiceKey, ServiceValue, pack_address
+from datapath.state.kernel_state import KernelState
+from datapath.state.model import Backend, Frontend, Protocol, Service
+
+
+class TableKey(NamedTuple):
+    """What has a table: a service, once a protocol."""
+
+    service: str
+    protocol: Protocol
+
+    def __str__(self) -> str:
+        return f"{self.service}/{self.protocol.name}"
+
+
+class BackendKey(NamedTuple):
+    """A backend of one table, as the kernel stores it."""
+
+    lut_id: int
+    address: bytes
+    port: int
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Every id that a state needs."""
+
+    tables: Mapping[TableKey, int]
+    backends: Mapping[BackendKey, int]
+
+    def backend(self, lut_id: int, backend: Backend) -> int:
+        """The id of a backend of that table."""
+        return self.backends[BackendKey(lut_id, pack_address(backend.address), backend.port)]
+
+
+def protocols(service: Service) -> tuple[Protocol, ...]:
+    """The protocols of the service's frontends, in order of their numbers."""
+    return tuple(sorted({frontend.protocol for frontend in service.frontends}, key=lambda each: each.value))
+
+
+def pack_frontend(frontend: Frontend) -> bytes:
+    """The frontend as a key of map SERVICES."""
+    key = ServiceKey(port=frontend.port, protocol=frontend.protocol.value)
+    key.address[:] = pack_address(frontend.address)
+    return bytes(key)
+
+
+def allocate(services: Sequence[Service], have: KernelState, sizes: Mapping[str, int], problems: Problems) -> Ids:
+    """Ids for the tables and backends of `services`; `sizes` are the maps' sizes (their ids run from 1).
+
+    A full map is refused: which one, its size, and the option that enlarges it.
+    """
+    tables = _table_ids(services, have, sizes, problems)
+    wanted = [
+        (BackendKey(lut_id, pack_address(backend.address), backend.port), protocol)
+        for service in services
+        for protocol in protocols(service)
+        for lut_id in (tables.get(TableKey(service.name, protocol), 0),)
+        for backend in service.backends
+    ]
+    return Ids(tables, _backend_ids(wanted, have, sizes, problems))
+
+
+def _table_ids(
+    services: Sequence[Service], have: KernelState, sizes: Mapping[str, int], problems: Problems
+) -> dict[TableKey, int]:
+    wanted = [TableKey(service.name, protocol) for service in services for protocol in protocols(service)]
+    pool = _Pool(LUTS, sizes[LUTS] - 1, "tables", problems)
+    ids = _recovered_tables(services, have, pool.capacity)
+    occupied = set(have.luts) | set(_frontend_tables(have).values())
+    return pool.complete([(key, str(key).encode()) for key in wanted], ids, occupied)
+
+
+def _frontend_tables(have: KernelState) -> dict[bytes, int]:
+    entries = have.entries.get(SERVICES, {})
+    return {key: int(ServiceValue.from_buffer_copy(value).lut_id) for key, value in entries.items()}
+
+
+def _recovered_tables(services: Sequence[Service], have: KernelState, capacity: int) -> dict[TableKey, int]:
+    """The table that most of a service's frontends point at is its own, so also after a change of its name."""
+    known = _frontend_tables(have)
+    votes = Counter(
+        (TableKey(service.name, frontend.protocol), known[key])
+        for service in services
+        for frontend in service.frontends
+        for key in (pack_frontend(frontend),)
+        if 1 <= known.get(key, 0) <= capacity
+    )
+    ids: dict[TableKey, int] = {}
+    taken: set[int] = set()
+    for (key, lut_id), _ in sorted(votes.items(), key=lambda vote: (-vote[1], str(vote[0][0]))):
+        if key not in ids and lut_id not in taken:
+            ids[key] = lut_id
+            taken.add(lut_id)
+    return ids
+
+
+def _backend_ids(
+    wanted: Sequence[tuple[BackendKey, Protocol]], have: KernelState, sizes: Mapping[str, int], problems: Problems
+) -> dict[BackendKey, int]:
+    pool = _Pool(BACKENDS, sizes[BACKENDS] - 1, "backends", problems)
+    known: dict[tuple[BackendKey, int], int] = {}
+    for packed_id, value in have.entries.get(BACKENDS, {}).items():
+        stored = BackendValue.from_buffer_copy(value)
+        (backend_id,) = struct.unpack("=I", packed_id)
+        key = BackendKey(stored.lut_id, bytes(stored.address), stored.port)
+        known.setdefault((key, stored.protocol), backend_id)
+    ids = {
+        key: known[key, protocol.value]
+        for key, protocol in wanted
+        if 1 <= known.get((key, protocol.value), 0) <= pool.capacity
+    }
+    named = [(key, struct.pack(">I16sHB", *key, protocol.value)) for key, protocol in wanted]
+    return pool.complete(named, ids, set(known.values()))
+
+
+_SIZED_BY = {
+    SERVICES: "bpf-lb-service-map-max",
+    BACKENDS: "bpf-lb-service-backend-map-max",
+    LUTS: "bpf-lb-maglev-map-max",
+}
+_LEAST_WINDOW = 4096
+_Key = TypeVar("_Key", TableKey, BackendKey)
+
+
+def full_map(problems: Problems, map_name: str, size: int, wanted: int, things: str) -> None:
+    """Refuse what does not fit: which map, its size, the option that enlarges it."""
+    problems.refuse(
+        "services",
+        wanted,
+        f"map {map_name} is full: it holds {size} {things}, {wanted} are wanted",
+        f"at most {size}; option {_SIZED_BY[map_name]} (or bpf-lb-map-max where that is 0) enlarges it",
+    )
+
+
+class _Pool:
+    """Ids 1 to `capacity` of one map."""
+
+    def __init__(self, map_name: str, capacity: int, things: str, problems: Problems) -> None:
+        self.map_name = map_name
+        self.capacity = capacity
+        self.things = things
+        self.problems = problems
+
+    def complete(
+        self, wanted: Sequence[tuple[_Key, bytes]], ids: dict[_Key, int], occupied: Iterable[int]
+    ) -> dict[_Key, int]:
+        """`ids` with an id for everything in `wanted`, each with the name that its id is drawn by.
+
+        An id is drawn by hashing the name, so that one that becomes free is rarely given to somebody else while
+        flows still carry it. Ids in `occupied` belong to somebody now and are taken last.
+        """
+        if len(wanted) > self.capacity:
+            full_map(self.problems, self.map_name, self.capacity, len(wanted), self.things)
+            return ids
+        claimed = set(ids.values())
+        avoid = claimed | set(occupied)
+        # not from all ids: low ones survive a smaller map
+        window = min(self.capacity, max(_LEAST_WINDOW, 4 * len(wanted)))
+        for key, name in wanted:
+            if key not in ids:
+                if len(avoid) >= self.capacity:
+                    avoid = claimed
+                ids[key] = chosen = self._draw(name, window, avoid)
+                claimed.add(chosen)
+                avoid.add(chosen)
+        return ids
+
+    def _draw(self, name: bytes, window: int, avoid: set[int]) -> int:
+        place = murmur3_x64_128(name, 0)[0] % window
+        while place + 1 in avoid:
+            place = (place + 1) % self.capacity
+        return place + 1

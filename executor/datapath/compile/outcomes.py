@@ -1,0 +1,98 @@
+"""Every way in which the datapath can finish a packet: the one table behind the C enum, the counters and their texts.
+
+An outcome's place in `OUTCOMES` is its index in map `outcomes_v1`, which survives upgrades of the program:
+append, never reorder or reuse. `bpf/include/outcomes.h` is generated from here.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Verdict(enum.Enum):
+    """What becomes of the packet."""
+
+    FORWARD = "forward"
+    """Sent on to the next hop (XDP_REDIRECT)."""
+    ANSWER = "answer"
+    """Turned into an answer and sent back where it came from (XDP_REDIRECT)."""
+    PASS = "pass"  # noqa: S105 - a verdict
+    """Handed to the network stack (XDP_PASS)."""
+    DROP = "drop"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One way to finish a packet."""
+
+    name: str
+    """As exported to Prometheus; the C name is `OUTCOME_` and this in capitals."""
+    verdict: Verdict
+    sentence: str
+
+
+OUTCOMES: tuple[Outcome, ...] = (
+    Outcome("request_forwarded", Verdict.FORWARD, "Packet of a known flow, sent to the flow's backend."),
+    Outcome("request_new_flow", Verdict.FORWARD, "First packet of a flow, sent to the backend chosen for it."),
+    Outcome(
+        "request_reselected",
+        Verdict.FORWARD,
+        "Packet of a known flow that began anew: its backend is gone or takes no new connections, or its port is lost.",
+    ),
+    Outcome("reply_forwarded", Verdict.FORWARD, "Reply of a backend, sent to the client with the VIP as source."),
+    Outcome("echo_answered", Verdict.ANSWER, "ICMP echo request to a VIP, answered."),
+    Outcome(
+        "ttl_expired_answered",
+        Verdict.ANSWER,
+        "TTL or hop limit used up on arrival, answered with ICMP time exceeded.",
+    ),
+    Outcome(
+        "no_backend_answered",
+        Verdict.ANSWER,
+        "Service without a usable backend, answered with ICMP port unreachable.",
+    ),
+    Outcome(
+        "too_big_answered",
+        Verdict.ANSWER,
+        "Packet larger than the next hop's MTU, answered with ICMP fragmentation needed or packet too big.",
+    ),
+    Outcome("group_frame_passed", Verdict.PASS, "Ethernet multicast or broadcast, passed to the stack."),
+    Outcome("vlan_passed", Verdict.PASS, "VLAN-tagged frame, passed to the stack."),
+    Outcome("not_ip_passed", Verdict.PASS, "Neither IPv4 nor IPv6, passed to the stack."),
+    Outcome("family_disabled_passed", Verdict.PASS, "IP version that is switched off, passed to the stack."),
+    Outcome("fragment_passed", Verdict.PASS, "IP fragment, passed to the stack."),
+    Outcome("extension_header_passed", Verdict.PASS, "IPv6 packet with extension headers, passed to the stack."),
+    Outcome("protocol_passed", Verdict.PASS, "Neither TCP, UDP nor ICMP, passed to the stack."),
+    Outcome("icmp_passed", Verdict.PASS, "ICMP other than an echo request to a VIP, passed to the stack."),
+    Outcome("no_service_passed", Verdict.PASS, "Destination is no frontend of a service, passed to the stack."),
+    Outcome(
+        "reply_passed",
+        Verdict.PASS,
+        "Reply of a backend, translated back and passed to the stack because only the stack can reach its next hop.",
+    ),
+    Outcome("truncated_dropped", Verdict.DROP, "Frame ends before the packet that its headers announce."),
+    Outcome("malformed_ip_dropped", Verdict.DROP, "IP header that contradicts itself."),
+    Outcome(
+        "malformed_transport_dropped", Verdict.DROP, "TCP, UDP or ICMP header that contradicts the packet's length."
+    ),
+    Outcome(
+        "invalid_address_dropped",
+        Verdict.DROP,
+        "Source that is no single host's, or an IPv4-mapped IPv6 address on the wire.",
+    ),
+    Outcome("unknown_port_dropped", Verdict.DROP, "Port of a VIP that belongs to no service."),
+    Outcome("no_backend_dropped", Verdict.DROP, "Service without a usable backend, and answers are switched off."),
+    Outcome("no_snat_port_dropped", Verdict.DROP, "No free source port towards the chosen backend."),
+    Outcome("no_neighbour_dropped", Verdict.DROP, "MAC address of the backend's next hop is not resolved."),
+    Outcome("no_route_dropped", Verdict.DROP, "Route is missing, unreachable, prohibited or a black hole."),
+    Outcome(
+        "unsupported_route_dropped",
+        Verdict.DROP,
+        "Route to the backend ends on this node or needs an encapsulation that only the stack can do.",
+    ),
+    Outcome("forwarding_disabled_dropped", Verdict.DROP, "Forwarding is switched off on the receiving device."),
+    Outcome("too_big_dropped", Verdict.DROP, "Packet larger than the next hop's MTU that asks for fragmentation."),
+    Outcome("answer_failed_dropped", Verdict.DROP, "Frame has no room for the ICMP error that was due."),
+    Outcome("answer_limited_dropped", Verdict.DROP, "ICMP error that was due, left out: this second had its share."),
+)

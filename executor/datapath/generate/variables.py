@@ -1,0 +1,167 @@
+"""Inventory variables that are no options, described once for specifications, sample and documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datapath.generate.text import flow
+from datapath.spec.option import Kind, Option
+from datapath.spec.options import REGISTRY
+
+_ANSIBLE_TYPES = {
+    Kind.BOOL: "bool",
+    Kind.INT: "int",
+    Kind.TEXT: "str",
+    Kind.LIST: "list",
+    # text or numbers or lists: the executor's parser takes them all
+    Kind.DURATION: "raw",
+    Kind.PORT_RANGE: "raw",
+    Kind.LISTEN_ADDRESS: "str",
+}
+
+EXECUTABLE = {
+    "description": "Path of the executor's command on the node; role C(executor) sets it where it differs.",
+    "type": "path",
+}
+
+CONFIG_EXTRA_VARS = {
+    "description": [
+        "Options by the key of Cilium's agent, applied last. Unknown keys are refused.",
+        'Scalars in any spelling: C("true") and C(true) are the same.',
+        "Inventories replace dictionaries and do not merge them, so the one nearest to the host counts alone.",
+    ],
+    "type": "dict",
+    "default": {},
+}
+
+_FRONTENDS = {
+    "description": [
+        "Where clients connect to, such as C(192.0.2.10:80/TCP) or C([2001:db8::10]:53/UDP).",
+        "Or a dictionary of C(address), C(port) and C(protocol) (TCP unless given).",
+        "All frontends and backends of a service are of one address family; a dual-stack service is two services.",
+    ],
+    "type": "list",
+    "elements": "raw",
+}
+
+_BACKENDS = {
+    "description": [
+        "Where traffic goes to, such as C(10.0.1.11:8080) or C([2001:db8:1::11]:8080).",
+        "Or a dictionary of C(address), C(port) (unless the address has it), C(weight) and C(state).",
+        "C(weight) is 0 to 65535, 100 unless given; 0 is the same as C(maintenance).",
+        "C(state) is C(active), C(terminating), C(quarantined) or C(maintenance).",
+        "New flows go to active backends, and to terminating ones only where no active one is left.",
+        "Established flows stay where they are.",
+    ],
+    "type": "list",
+    "elements": "raw",
+}
+
+_HEALTH_CHECK = {
+    "description": "How every load balancer checks the backends. Without it all count as healthy.",
+    "type": "dict",
+    "options": {
+        "type": {
+            "description": "How a backend is asked.",
+            "type": "str",
+            "required": True,
+            "choices": ["tcp", "http", "https"],
+        },
+        "interval": {
+            "description": "Time between the starts of two checks of a backend, such as C(500ms). C(2s) unless given.",
+            "type": "raw",
+        },
+        "timeout": {
+            "description": "Time that an answer may take, at most the interval. C(1s) unless given.",
+            "type": "raw",
+        },
+        "rise": {"description": "Successes in a row that make a backend healthy. 2 unless given.", "type": "int"},
+        "fall": {"description": "Failures in a row that make it unhealthy. 3 unless given.", "type": "int"},
+        "port": {"description": "Port that is checked. The backend's own unless given.", "type": "int"},
+        "path": {"description": "Path that is asked for (C(http), C(https)). C(/) unless given.", "type": "str"},
+        "host": {
+            "description": "Host header and TLS server name (C(http), C(https)). The backend's address unless given.",
+            "type": "str",
+        },
+        "status": {
+            "description": "Status codes that count as healthy (C(http), C(https)). 200 unless given.",
+            "type": "list",
+            "elements": "int",
+        },
+        "verify_tls": {
+            "description": "Whether the backend's certificate must be valid (C(https)). True unless given.",
+            "type": "bool",
+        },
+        "all_failed": {
+            "description": "What happens when no backend is healthy: C(closed) answers as a service without backends"
+            " does, C(open) uses all of them. C(closed) unless given.",
+            "type": "str",
+            "choices": ["closed", "open"],
+        },
+    },
+}
+
+SERVICES: dict[str, Any] = {
+    "description": [
+        "The services that the load balancers offer. Not set, services are left as they are.",
+    ],
+    "type": "list",
+    "elements": "dict",
+    "options": {
+        "name": {"description": "Name of the service.", "type": "str", "required": True},
+        "state": {
+            "description": "C(absent) removes the service.",
+            "type": "str",
+            "choices": ["present", "absent"],
+            "default": "present",
+        },
+        "frontends": _FRONTENDS,
+        "backends": _BACKENDS,
+        "algorithm": {
+            "description": "How a new flow chooses its backend. As option C(bpf-lb-algorithm) unless given.",
+            "type": "str",
+            "choices": ["random", "maglev"],
+        },
+        "health_check": _HEALTH_CHECK,
+    },
+}
+
+SERVICES_PURGE = {
+    "description": "Whether services that C(datapath_services) does not list are removed.",
+    "type": "bool",
+    "default": True,
+}
+
+
+def ansible_type(option: Option) -> dict[str, Any]:
+    """`type`, and `elements` of a list, as Ansible's specifications name them."""
+    kind: dict[str, Any] = {"type": _ANSIBLE_TYPES[option.kind]}
+    if option.kind is Kind.LIST:
+        kind["elements"] = "str"
+    return kind
+
+
+def sentences(option: Option) -> list[str]:
+    """The option's description, a sentence or two an element."""
+    lines = [option.summary, option.effect]
+    if option.kind is not Kind.BOOL:
+        lines.append(f"Allowed: {option.allowed}.")
+    default = option.render(option.default)
+    lines.append(f"C({flow(default)}) unless given." if default not in ("", []) else "Empty unless given.")
+    return lines
+
+
+def option_variables() -> dict[str, Any]:
+    """Inventory variable of every option -> its row of an argument specification.
+
+    No row has a default: what is not set is not passed on, so that the executor alone knows the defaults.
+    """
+    rows = {}
+    for option in REGISTRY:
+        row: dict[str, Any] = {"description": [*sentences(option), f"Cilium's key is C({option.key})."]}
+        row.update(ansible_type(option))
+        # where a known value is refused, only the executor can say why
+        if option.choices and not option.refused:
+            row["choices"] = list(option.choices)
+        rows[option.variable] = row
+    return rows

@@ -1,0 +1,141 @@
+"""`Kernel`: the kernel stage's interface to the other stages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Optional
+
+from datapath.compile import layouts
+from datapath.compile.layouts import FlowKey, FlowValue
+from datapath.kernel import abi, clock, features, libbpf, load_balancer, neighbours, programs, read, sysctl
+from datapath.kernel import devices as device_facts
+from datapath.kernel.counters import counters
+from datapath.kernel.entries import Writer
+from datapath.kernel.errors import BpfError, KernelError, RefusedError
+from datapath.kernel.execute import Executor, Progress
+from datapath.kernel.maps import Maps
+from datapath.kernel.objects import ObjectSource
+from datapath.kernel.pins import Pins, unpin
+from datapath.plan.operations import Operation
+from datapath.state.facts import NodeFacts
+from datapath.state.kernel_state import KernelState, UserProgram
+from datapath.state.model import IPAddress, Program
+
+DEFAULT_PINS = Path("/sys/fs/bpf/datapath")
+
+
+class Kernel:
+    """This node's kernel, as far as the datapath is concerned, in the network namespace of the calling thread.
+
+    Not for use from a thread that runs an event loop: netlink is synchronous here.
+    """
+
+    def __init__(self, pins: Path = DEFAULT_PINS, objects: Optional[ObjectSource] = None) -> None:
+        self._pins = Pins(pins)
+        self._objects = objects or ObjectSource()
+        self._writer = Writer()
+        self._maps = Maps(self._pins, self._objects, self._writer)
+
+    @property
+    def map_writes(self) -> int:
+        """System calls by this object that wrote or deleted map entries."""
+        return self._writer.writes
+
+    def build_id(self) -> bytes:
+        """16 bytes that tell versions of the load balancer's object apart."""
+        return self._objects.build_id()
+
+    def facts(self, devices: Optional[Sequence[str]], targets: Iterable[IPAddress], probe_native: bool) -> NodeFacts:
+        """Facts of the node; reads only, but for what `probe_native` says.
+
+        Args:
+            devices: names to describe; those that do not exist are missing. None: all.
+            targets: addresses whose next hop is asked for.
+            probe_native: find out which devices have native XDP (see `kernel.devices.read`).
+        """
+        described = device_facts.read(devices, probe_native)
+        routes = device_facts.routes()
+        return NodeFacts(
+            kernel=os.uname().release,
+            cpus=libbpf.possible_cpus(),
+            jiffies_hz=clock.jiffies_hz(),
+            features=features.probe(),
+            devices=described,
+            default_devices=routes.default_devices,
+            gateways=routes.gateways,
+            next_hops=neighbours.next_hops(targets),
+            sysctls=sysctl.read_all({*described, *routes.default_devices}),
+        )
+
+    def read(self) -> KernelState:
+        """What the kernel holds of ours."""
+        return read.read(self._pins, self._maps)
+
+    def read_entries(self, map: str, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:  # noqa: A002
+        """The entries of `keys` that exist; none where the map does not."""
+        if map not in self._maps.names():
+            return {}
+        return self._maps.lookup(map, keys)
+
+    def execute(self, operations: Sequence[Operation], on_progress: Optional[Progress] = None) -> None:
+        """Do `operations` in order; raises `KernelError` at the first that fails."""
+        Executor(self._pins, self._objects, self._maps).execute(operations, on_progress)
+
+    def inspect_program(self, program: Program) -> UserProgram:
+        """What a user's program is, by loading it; nothing is attached or pinned.
+
+        Raises:
+            KernelError: it cannot be read or loaded, or cannot be attached where it is to go; has the verifier's log.
+        """
+        try:
+            return programs.inspect(self._pins, program)
+        except BpfError as e:
+            raise KernelError(None, e.errno or 0, e.strerror or str(e), e.log) from e
+        except (OSError, RefusedError, ValueError) as e:
+            raise KernelError(None, getattr(e, "errno", 0) or 0, str(e)) from e
+
+    def flows(self) -> Iterator[tuple[FlowKey, FlowValue]]:
+        """All flows, in no order; those that begin or end meanwhile may be there or not."""
+        present = self._maps.names()
+        for name in (layouts.FLOWS_TCP, layouts.FLOWS_ANY):
+            if name in present:
+                for key, value in self._maps.entries(name):
+                    yield FlowKey.from_buffer_copy(key), FlowValue.from_buffer_copy(value)
+
+    def counters(self, map_name: str) -> Mapping[int, tuple[int, int]]:
+        """Key -> (packets, bytes) summed over CPUs, without the keys that are zero; empty where there is no map."""
+        if map_name not in self._maps.names():
+            return {}
+        return counters(self._maps.entries(map_name))
+
+    def refresh_neighbours(self) -> None:
+        """Have next hops resolved again, where the kernel does not do so by itself."""
+        neighbours.refresh()
+
+    def test_run(self, packet: bytes, device: str) -> tuple[int, bytes]:
+        """Push a frame, as received on `device`, through the load balancer's program: (XDP verdict, frame).
+
+        The program counts it and may begin a flow, as for a real packet.
+
+        Raises:
+            KernelError: no program is loaded, or there is no such device.
+        """
+        link = device_facts.links().get(device)
+        fd = libbpf.pinned(self._pins.load_balancer)
+        if link is None or fd is None:
+            raise KernelError(None, 0, f"there is no device {device}" if fd else "no load balancer is loaded")
+        with libbpf.closing(fd):
+            verdict, frame, _ = libbpf.run_program(fd, packet, abi.XdpMd(ingress_ifindex=link.index))
+        return verdict, frame
+
+    def reset(self) -> None:
+        """Remove everything of ours: attachments, programs, maps, neighbours, pins. Sysctls are left as they are."""
+        load_balancer.remove(self._pins, self._maps)
+        for name in programs.read(self._pins):
+            programs.remove(self._pins, name)
+        neighbours.remove(list(neighbours.read()))
+        for pin in self._pins.links.glob("*"):
+            unpin(pin)
+        self._pins.remove_empty()

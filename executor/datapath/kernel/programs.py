@@ -1,0 +1,332 @@
+"""Users' own programs (module `program`): loaded, pinned, attached to XDP, tc or a cgroup, replaced atomically."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from datapath.kernel import abi, cgroups, clsact, libbpf
+from datapath.kernel.abi import AttachType, LinkType, ProgramType
+from datapath.kernel.attachments import Transaction, attach_xdp, detach, existing, pin_link, update_link
+from datapath.kernel.bpf_object import BpfObject, ObjectProgram
+from datapath.kernel.devices import links
+from datapath.kernel.errors import RefusedError
+from datapath.kernel.features import has
+from datapath.kernel.pins import Pins, ensure_bpffs, unpin
+from datapath.state.kernel_state import UserProgram
+from datapath.state.model import Hook, Program
+
+_TYPES = {Hook.XDP: {ProgramType.XDP}, Hook.TC: {ProgramType.SCHED_CLS}}
+_CGROUP_TYPES = {
+    ProgramType.CGROUP_SKB,
+    ProgramType.CGROUP_SOCK,
+    ProgramType.SOCK_OPS,
+    ProgramType.CGROUP_DEVICE,
+    ProgramType.CGROUP_SOCK_ADDR,
+    ProgramType.CGROUP_SYSCTL,
+    ProgramType.CGROUP_SOCKOPT,
+}
+_TCX = {"ingress": AttachType.TCX_INGRESS, "egress": AttachType.TCX_EGRESS}
+_DIRECTIONS = {int(attach_type): direction for direction, attach_type in _TCX.items()}
+_KERNEL_NAME = 15
+
+
+@contextmanager
+def _loaded(program: Program, with_pins: bool) -> Iterator[tuple[int, ObjectProgram]]:
+    """The program, loaded: (file descriptor, as the object declares it)."""
+    data = Path(program.object_path).read_bytes()
+    with BpfObject(data, program.name) as obj:
+        chosen = _choose(obj.programs(), program)
+        kind = _kind(chosen, program.hook)
+        if kind is not None:
+            obj.set_program_type(chosen.name, kind)
+        if not with_pins:
+            obj.forget_pins()
+        obj.load_only((chosen.name,))
+        obj.load()
+        yield obj.program_fd(chosen.name), chosen
+
+
+def _choose(programs: tuple[ObjectProgram, ...], wanted: Program) -> ObjectProgram:
+    names = ", ".join(one.name for one in programs) or "none"
+    if wanted.function is None:
+        if len(programs) == 1:
+            return programs[0]
+        raise RefusedError(f"{wanted.object_path} holds {len(programs)} programs ({names}): say which one")
+    # An object without BTF shows its functions under the kernel's short names once they are loaded.
+    for candidates in (
+        [one for one in programs if one.name == wanted.function],
+        [one for one in programs if one.name[:_KERNEL_NAME] == wanted.function],
+    ):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise RefusedError(f"{wanted.object_path} holds no program {wanted.function}; it holds: {names}")
+
+
+def _kind(chosen: ObjectProgram, hook: Hook) -> Optional[ProgramType]:
+    """Program type to set, None where the section's name already says it.
+
+    Raises:
+        RefusedError: a program of this section cannot be attached there.
+    """
+    if hook is Hook.NONE:
+        return None
+    allowed = _TYPES.get(hook, _CGROUP_TYPES)
+    if chosen.type == 0 and len(allowed) == 1:
+        return next(iter(allowed))
+    if chosen.type not in allowed:
+        raise RefusedError(f"program {chosen.name} of section {chosen.section!r} cannot be attached to {hook.value}")
+    if hook is Hook.CGROUP and chosen.section == "cgroup/skb":
+        raise RefusedError(f"section 'cgroup/skb' of {chosen.name} names no direction: cgroup_skb/ingress or /egress")
+    # The kernel admits a classifier to TCX and to cls_bpf alike only without an expected attach type.
+    return ProgramType.SCHED_CLS if hook is Hook.TC else None
+
+
+def _data(program: int) -> str:
+    """SHA-256 over the read-only data that a loaded program uses, "" where it has none."""
+    found = []
+    for number in libbpf.program_map_ids(program):
+        with libbpf.closing(libbpf.map_by_id(number)) as fd:
+            info = libbpf.map_info(fd)
+            if info.flags & abi.BPF_F_RDONLY_PROG and "." in info.name:
+                found.append((info.name, libbpf.map_lookup(fd, bytes(4), info.value_size) or b""))
+    return hashlib.sha256(b"".join(value for _, value in sorted(found))).hexdigest() if found else ""
+
+
+def inspect(pins: Pins, program: Program) -> UserProgram:
+    """Load the program, attach and pin nothing; what it is, with everything spelled as `read` spells it.
+
+    Raises:
+        BpfError: with the verifier's log, when it rejects the program.
+        RefusedError: the object has no such program, or it cannot be attached there.
+    """
+    with _loaded(program, with_pins=False) as (fd, _):
+        return UserProgram(_normal(pins, program, libbpf.function_name(fd)), libbpf.program_info(fd).tag, _data(fd))
+
+
+def _normal(pins: Pins, program: Program, function: str) -> Program:
+    return dataclasses.replace(
+        program,
+        function=function,
+        device=program.device if program.hook in (Hook.XDP, Hook.TC) else None,
+        mode=program.mode if program.hook is Hook.XDP else "native",
+        direction=program.direction if program.hook is Hook.TC else "ingress",
+        cgroup=cgroups.canonical(program.cgroup or "") if program.hook is Hook.CGROUP else None,
+        pin=None if program.pin in (None, str(pins.program(program.name))) else program.pin,
+    )
+
+
+# --- putting ---
+
+
+@dataclasses.dataclass(frozen=True)
+class _Put:
+    """What the handlers of the hooks need."""
+
+    transaction: Transaction
+    program: Program
+    fd: int
+    attach_type: int
+    pin: Path
+
+
+def put(pins: Pins, program: Program) -> None:
+    """Load, attach and pin; what carried this name before is replaced in place, or goes once the new one is there.
+
+    Raises:
+        BpfError, RefusedError, OSError: nothing changed.
+    """
+    pins.create()
+    with _loaded(program, with_pins=True) as (fd, chosen):
+        aside = pins.staged / pins.program_link(program.name).name
+        with Transaction() as transaction:
+            _set_aside(transaction, pins, program, aside)
+            job = _Put(transaction, program, fd, chosen.attach_type, pins.program_link(program.name))
+            _ATTACH[program.hook](job)
+            _pin(pins, program, fd)
+        detach(aside)
+        _remove_filters(program.name, keep=program)
+
+
+def _set_aside(transaction: Transaction, pins: Pins, program: Program, aside: Path) -> None:
+    """Move the pin of a link to another target out of the way; the link stays attached meanwhile."""
+    pin = pins.program_link(program.name)
+    present = _read_link(pin)
+    if present is None:
+        # Of a device or cgroup that is gone: such a link can be neither updated nor used again.
+        detach(pin)
+    elif not _same_target(present, program):
+        unpin(aside)
+        pin.rename(aside)
+        transaction.on_failure(lambda: aside.rename(pin))
+
+
+def _same_target(present: dict[str, Any], program: Program) -> bool:
+    if present["hook"] is not program.hook:
+        return False
+    if program.hook is Hook.CGROUP:
+        return bool(present["cgroup"] == cgroups.canonical(program.cgroup or ""))
+    same_direction = program.hook is Hook.XDP or present["direction"] == program.direction
+    return bool(present["device"] == program.device and same_direction)
+
+
+def _attach_none(job: _Put) -> None:
+    pass
+
+
+def _attach_to_xdp(job: _Put) -> None:
+    program = job.program
+    attach_xdp(job.transaction, job.fd, existing(links(), program.device), program.mode, job.pin)
+
+
+def _attach_to_tc(job: _Put) -> None:
+    program = job.program
+    link = existing(links(), program.device)
+    if has("tcx"):
+        _update_or_create(job, link.index, _TCX[program.direction])
+        return
+    old = clsact.find(program.name, link.index, program.direction)
+    clsact.put(program.name, link.index, program.direction, job.fd)
+    if old is None:
+        job.transaction.on_failure(lambda: _remove_filters(program.name, keep=None))
+    else:
+        before = job.transaction.hold(libbpf.program_by_id(old.program))
+        job.transaction.on_failure(lambda: clsact.put(program.name, link.index, program.direction, before))
+
+
+def _attach_to_cgroup(job: _Put) -> None:
+    directory = job.transaction.hold(cgroups.open_directory(job.program.cgroup or ""))
+    _update_or_create(job, directory, job.attach_type)
+
+
+_ATTACH: dict[Hook, Callable[[_Put], None]] = {
+    Hook.NONE: _attach_none,
+    Hook.XDP: _attach_to_xdp,
+    Hook.TC: _attach_to_tc,
+    Hook.CGROUP: _attach_to_cgroup,
+}
+
+
+def _update_or_create(job: _Put, target: int, attach_type: int) -> None:
+    fd = libbpf.pinned(job.pin)
+    if fd is not None:
+        job.transaction.hold(fd)
+        update_link(job.transaction, fd, job.fd)
+        return
+    created = job.transaction.hold(libbpf.link_create(job.fd, target, attach_type))
+    pin_link(created, job.pin)
+    job.transaction.on_failure(lambda: detach(job.pin))
+
+
+def _pin(pins: Pins, program: Program, fd: int) -> None:
+    """Pin the program under its name; the pin of another place is linked to from there."""
+    place = pins.program(program.name)
+    staged = pins.staged / place.name
+    unpin(staged)
+    before = place.readlink() if place.is_symlink() else None
+    chosen = Path(program.pin) if program.pin and Path(program.pin) != place else None
+    if chosen is None:
+        libbpf.pin(fd, staged)
+    else:
+        if chosen.exists() and chosen != before:
+            raise RefusedError(f"{chosen} is pinned already, and not as program {program.name}")
+        _pin_elsewhere(fd, chosen)
+        staged.symlink_to(chosen)
+    staged.rename(place)
+    if before is not None and before != chosen:
+        unpin(before)
+
+
+def _pin_elsewhere(fd: int, chosen: Path) -> None:
+    ensure_bpffs(chosen.parent)
+    chosen.parent.mkdir(parents=True, exist_ok=True)
+    temporary = chosen.with_name(f"{chosen.name}_staged")
+    unpin(temporary)
+    libbpf.pin(fd, temporary)
+    temporary.rename(chosen)
+
+
+# --- removing, reading ---
+
+
+def remove(pins: Pins, name: str) -> None:
+    """Detach and unpin."""
+    detach(pins.program_link(name))
+    _remove_filters(name, keep=None)
+    place = pins.program(name)
+    if place.is_symlink():
+        unpin(place.readlink())
+    unpin(place)
+
+
+def _remove_filters(name: str, keep: Optional[Program]) -> None:
+    """Remove the cls_bpf filters of that name, but for the one that `keep` stands for."""
+    kept_device = keep.device if keep is not None and keep.hook is Hook.TC and not has("tcx") else None
+    names = dict(socket.if_nameindex())
+    for found in list(clsact.everywhere()):
+        kept = keep is not None and (names.get(found.index), found.direction) == (kept_device, keep.direction)
+        if found.name == name and not kept:
+            clsact.remove(found)
+
+
+def read(pins: Pins) -> dict[str, UserProgram]:
+    """Name -> program, as pinned and attached. `object_path` is "": the kernel does not know it.
+
+    What is attached but no longer pinned as a program, or the reverse, shows as a difference: tag "" or hook none.
+    """
+    names = {path.name for path in _listed(pins.programs)}
+    names |= {path.name[len("program_") :] for path in _listed(pins.links) if path.name.startswith("program_")}
+    filters = {} if has("tcx") else {found.name: found for found in clsact.everywhere()}
+    names = {name.replace("~", ".") for name in names} | filters.keys()
+    return {name: _read(pins, name, filters.get(name)) for name in sorted(names)}
+
+
+def _listed(directory: Path) -> list[Path]:
+    return list(directory.iterdir()) if directory.is_dir() else []
+
+
+def _read(pins: Pins, name: str, attached: Optional[clsact.Filter]) -> UserProgram:
+    target = _read_link(pins.program_link(name)) or _read_filter(attached) or {"hook": Hook.NONE, "program": 0}
+    program_id = target.pop("program")
+    place = pins.program(name)
+    pin = str(place.readlink()) if place.is_symlink() else None
+    fd = libbpf.pinned(place)
+    if fd is None:
+        return UserProgram(Program(name, "", pin=pin, **target), "")
+    with libbpf.closing(fd):
+        pinned_id = libbpf.program_info(fd).id
+        # Attached is what counts; another program than the pinned one is shown by its own tag.
+        with libbpf.closing(libbpf.program_by_id(program_id or pinned_id)) as shown:
+            info, function = libbpf.program_info(shown), libbpf.function_name(shown)
+            return UserProgram(Program(name, "", function=function, pin=pin, **target), info.tag, _data(shown))
+
+
+def _read_link(pin: Path) -> Optional[dict[str, Any]]:
+    """Fields of `Program` that a pinned link tells, and `program`, the id; None without a live link."""
+    fd = libbpf.pinned(pin)
+    if fd is None:
+        return None
+    with libbpf.closing(fd):
+        info = libbpf.link_info(fd)
+    if info.type == LinkType.CGROUP:
+        path = cgroups.path_of(info.cgroup_id)
+        return {"hook": Hook.CGROUP, "cgroup": path, "program": info.prog_id} if path else None
+    link = next((one for one in links().values() if one.index == info.ifindex), None)
+    if link is None:
+        return None
+    if info.type == LinkType.XDP:
+        return {"hook": Hook.XDP, "device": link.name, "mode": link.xdp_mode, "program": info.prog_id}
+    direction = _DIRECTIONS[info.attach_type]
+    return {"hook": Hook.TC, "device": link.name, "direction": direction, "program": info.prog_id}
+
+
+def _read_filter(found: Optional[clsact.Filter]) -> Optional[dict[str, Any]]:
+    device = dict(socket.if_nameindex()).get(found.index) if found is not None else None
+    if found is None or device is None:
+        return None
+    return {"hook": Hook.TC, "device": device, "direction": found.direction, "program": found.program}

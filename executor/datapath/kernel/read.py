@@ -1,0 +1,51 @@
+"""`have`: our part of the kernel, read from the kernel."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from datapath.compile import layouts
+from datapath.kernel import devices, load_balancer, neighbours, programs, sysctl
+from datapath.kernel.maps import Maps
+from datapath.kernel.pins import Pins
+from datapath.state.kernel_state import Entries, KernelState
+
+_DECIDED = (layouts.SERVICES, layouts.BACKENDS, layouts.ADDRESSES)
+"""Maps whose contents desired state decides."""
+_LUT_ID = {
+    layouts.SERVICES: layouts.ServiceValue.lut_id.offset,
+    layouts.BACKENDS: layouts.BackendValue.lut_id.offset,
+}
+"""Where values name a table."""
+
+
+def read(pins: Pins, maps: Maps) -> KernelState:
+    """Sizes and contents of the pinned maps, what is attached where, sysctls, neighbours, users' programs."""
+    sizes = maps.sizes()
+    links = devices.links()
+    entries = {name: _entries(maps, name) for name in _DECIDED if name in sizes}
+    return KernelState(
+        map_sizes=sizes,
+        entries=entries,
+        luts=maps.luts(_lut_ids(entries)) if layouts.LUTS in sizes else {},
+        load_balancer=load_balancer.read(pins, maps, links),
+        sysctls=sysctl.read_all(links),
+        neighbours=neighbours.read(),
+        programs=programs.read(pins),
+    )
+
+
+def _lut_ids(entries: Mapping[str, Entries]) -> set[int]:
+    """Ids of the tables that services and backends name: no packet can reach another."""
+    found = {0}
+    for name, offset in _LUT_ID.items():
+        found |= {int.from_bytes(value[offset : offset + 4], sys.byteorder) for value in entries.get(name, {}).values()}
+    return found - {0}
+
+
+def _entries(maps: Maps, name: str) -> Entries:
+    if name != layouts.BACKENDS:
+        return dict(maps.entries(name))
+    # In an array every key exists; an all-zero value is a free id.
+    return {key: value for key, value in maps.entries(name) if any(value)}

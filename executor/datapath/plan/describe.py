@@ -1,0 +1,221 @@
+"""Operations as people read them: rows for the command line, texts for a diff."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Optional
+
+from datapath.compile.config import read_config
+from datapath.compile.layouts import ADDRESSES, BACKENDS, LUTS, SERVICES, Config, unpack_address
+from datapath.compile.maglev import shares
+from datapath.plan import operations as op
+from datapath.plan.diff import Plan
+from datapath.plan.labels import Labels, frontend
+from datapath.state.kernel_state import KernelState, Neighbour, UserProgram
+from datapath.state.model import Hook
+
+Row = dict[str, Any]
+"""`action` (create, update, delete, attach, replace, detach, set), `target`, `key`, `before`, `after`, `summary`."""
+
+_SHOWN_BACKENDS = 16
+
+
+def rows(plan: Plan, names: Mapping[int, str]) -> Iterator[Row]:
+    """What the plan does, in order; one operation may be several rows (a program on three devices), never none.
+
+    `names` maps LUT ids to labels (`Compiled.names`).
+    """
+    describer = _Describer(plan, Labels(plan.want, plan.have, names))
+    for operation in plan.operations:
+        yield from describer.rows(operation)
+
+
+def diff(described: Iterable[Row]) -> dict[str, str]:
+    """`before` and `after` as texts, a line for each thing that differs, in the same order on both sides."""
+    sides: dict[str, list[str]] = {"before": [], "after": []}
+    for row in sorted(described, key=lambda row: (row["target"], row["key"] or "")):
+        name = f"{row['target']} {row['key']}" if row["key"] else row["target"]
+        for side, lines in sides.items():
+            if row[side] is not None:
+                lines.append(f"{name}: {row[side]}\n")
+    return {side: "".join(lines) for side, lines in sides.items()}
+
+
+def _row(target: str, key: Optional[str], before: Any, after: Any, action: Optional[str] = None) -> Row:
+    action = action or ("create" if before is None else "delete" if after is None else "update")
+    name = f"{target} {key}" if key else target
+    if before is None or after is None:
+        what = before if after is None else after
+        summary = f"{action} {name}: {what}"
+    else:
+        summary = f"{action} {name}: {before} -> {after}" if before != after else f"{action} {name}: {after}"
+    return {"action": action, "target": target, "key": key, "before": before, "after": after, "summary": summary}
+
+
+class _Describer:
+    def __init__(self, plan: Plan, labels: Labels) -> None:
+        self.plan = plan
+        self.want = plan.want
+        self.have = plan.have
+        self.labels = labels
+
+    def rows(self, operation: op.Operation) -> Iterator[Row]:
+        if isinstance(operation, op.PrepareMaps):
+            yield from self._prepare(operation)
+        elif isinstance(operation, op.PutEntry):
+            yield self._entry(operation.map, operation.key, operation.value)
+        elif isinstance(operation, op.DeleteEntry):
+            yield self._entry(operation.map, operation.key, None)
+        elif isinstance(operation, op.PutLut):
+            yield self._lut(operation.lut_id, operation.table)
+        elif isinstance(operation, op.DeleteLut):
+            yield self._lut(operation.lut_id, None)
+        elif isinstance(operation, op.SwapLoadBalancer):
+            yield from self._swap(operation)
+        elif isinstance(operation, op.RemoveLoadBalancer):
+            yield from self._remove()
+        else:
+            yield self._other(operation)
+
+    def _other(self, operation: op.Operation) -> Row:
+        if isinstance(operation, op.SetSysctl):
+            return _row("sysctl", operation.name, self.have.sysctls.get(operation.name), operation.value, "set")
+        if isinstance(operation, op.AddNeighbour):
+            return _row("neighbour", _neighbour(operation.neighbour), None, "kept resolved")
+        if isinstance(operation, op.RemoveNeighbour):
+            return _row("neighbour", _neighbour(operation.neighbour), "kept resolved", None)
+        if isinstance(operation, op.PutProgram):
+            before = self.have.programs.get(operation.program.program.name)
+            return _program_row(before, operation.program)
+        if isinstance(operation, op.RemoveProgram):
+            return _program_row(operation.program, None)
+        raise TypeError(f"no description of {type(operation).__name__}")
+
+    def _prepare(self, operation: op.PrepareMaps) -> Iterator[Row]:
+        for name, size in sorted(operation.sizes.items()):
+            before = self.have.map_sizes.get(name)
+            if before != size:
+                yield _row("map", name, _entries(before), _entries(size))
+        old, new = read_config(self.have), read_config(self.want)
+        before = old.maglev_table_size if old is not None else None
+        after = new.maglev_table_size if new is not None else operation.table_size
+        if before != after:
+            yield _row("tables of map", LUTS, _slots(before), _slots(after))
+
+    def _entry(self, name: str, key: bytes, value: Optional[bytes]) -> Row:
+        old = self.have.entries.get(name, {}).get(key)
+        target = f"map {name}"
+        if name == SERVICES:
+            texts = [None if each is None else self.labels.service(each) for each in (old, value)]
+            return _row(target, frontend(key), *texts)
+        if name == BACKENDS:
+            return self._backend(target, old, value)
+        if name == ADDRESSES:
+            vip = [None if each is None else "VIP" for each in (old, value)]
+            return _row(target, str(unpack_address(key)), *vip)
+        return _row(target, key.hex(), *[None if each is None else each.hex() for each in (old, value)])
+
+    def _backend(self, target: str, old: Optional[bytes], value: Optional[bytes]) -> Row:
+        label = self.labels.backend_key(value or old or b"")
+        states = [None if each is None else self.labels.backend_state(each) for each in (old, value)]
+        if old is not None and value is not None and self.labels.backend_key(old) != label:
+            states = [f"{self.labels.backend_key(old)}, {states[0]}", f"{label}, {states[1]}"]
+        return _row(target, label, *states)
+
+    def _lut(self, lut_id: int, table: Optional[bytes]) -> Row:
+        old = self.have.luts.get(lut_id)
+        name = self.labels.table(lut_id)
+        before, after = self._table_text(old, self.have), self._table_text(table, self.want)
+        row = _row(f"map {LUTS}", name, before, after)
+        members = len(set(array("I", old or b"" if table is None else table)) - {0})
+        row["summary"] = f"{row['action']} table of {name}: {members} backend{'' if members == 1 else 's'}"
+        if old is not None and table is not None:
+            row["summary"] += f", {self.plan.slots_moved.get(lut_id, 0.0):.1%} of its slots move"
+        return row
+
+    def _table_text(self, table: Optional[bytes], state: KernelState) -> Optional[str]:
+        """Backends with their shares, largest first."""
+        if table is None:
+            return None
+        found = [(-share, self.labels.backend_id(state, each)) for each, share in shares(array("I", table)).items()]
+        texts = [f"{name} {-share:.2%}" for share, name in sorted(found)]
+        more = len(texts) - _SHOWN_BACKENDS
+        return ", ".join(texts[:_SHOWN_BACKENDS]) + (f" and {more} more" if more > 0 else "")
+
+    def _swap(self, operation: op.SwapLoadBalancer) -> Iterator[Row]:
+        loaded = self.have.load_balancer
+        attached: Mapping[str, str] = loaded.attachments if loaded is not None else {}
+        foreign: Mapping[str, str] = loaded.foreign if loaded is not None else {}
+        yield from _config_rows(read_config(self.have), read_config(self.want))
+        for device, mode in sorted(operation.attachments.items()):
+            before, after = attached.get(device), f"xdp_lb, {mode}"
+            if before is None:
+                yield _row("xdp", device, foreign.get(device), after, "attach")
+            else:
+                yield _row("xdp", device, foreign.get(device, f"xdp_lb, {before}"), after, "replace")
+        for device in sorted(set(attached) - set(operation.attachments)):
+            yield _row("xdp", device, f"xdp_lb, {attached[device]}", None, "detach")
+
+    def _remove(self) -> Iterator[Row]:
+        loaded = self.have.load_balancer
+        for device, mode in sorted(loaded.attachments.items()) if loaded is not None else ():
+            yield _row("xdp", device, f"xdp_lb, {mode}", None, "detach")
+        for name, size in sorted(self.have.map_sizes.items()):
+            yield _row("map", name, _entries(size), None)
+        if loaded is not None:
+            yield _row("program", "xdp_lb", "loaded", None)
+
+
+def _entries(size: Optional[int]) -> Optional[str]:
+    return None if size is None else f"{size} entries"
+
+
+def _slots(size: Optional[int]) -> Optional[str]:
+    return None if size is None else f"{size} slots"
+
+
+def _neighbour(neighbour: Neighbour) -> str:
+    return f"{neighbour.address} on {neighbour.device}"
+
+
+def _program_row(before: Optional[UserProgram], after: Optional[UserProgram]) -> Row:
+    actions = {(False, True): "attach", (True, True): "replace", (True, False): "detach"}
+    one = after or before
+    hook = one.program.hook if one is not None else Hook.NONE
+    action = actions[before is not None, after is not None] if hook is not Hook.NONE else None
+    name = one.program.name if one is not None else None
+    return _row("program", name, _program(before), _program(after), action)
+
+
+def _program(user: Optional[UserProgram]) -> Optional[str]:
+    if user is None:
+        return None
+    program = user.program
+    places = {
+        Hook.NONE: "not attached",
+        Hook.XDP: f"xdp {program.mode} on {program.device}",
+        Hook.TC: f"tc {program.direction} on {program.device}",
+        Hook.CGROUP: f"cgroup {program.cgroup}",
+    }
+    text = f"{program.function or 'its program'}, tag {user.tag or 'unknown'}, {places[program.hook]}"
+    if user.data:
+        text += f", data {user.data[:12]}"
+    return text + (f", pinned at {program.pin}" if program.pin else "")
+
+
+def _config_rows(before: Optional[Config], after: Optional[Config]) -> Iterator[Row]:
+    for field in Config._fields_:
+        name = field[0]
+        old, new = (None if each is None else _config_text(name, getattr(each, name)) for each in (before, after))
+        if old != new:
+            yield _row("configuration", name, old, new, "set")
+
+
+def _config_text(name: str, value: Any) -> str:
+    if isinstance(value, int):
+        return str(value)
+    packed = bytes(value)
+    if name == "build_id":
+        return packed.hex()
+    return str(unpack_address(packed)) if any(packed) else "none"

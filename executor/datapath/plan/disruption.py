@@ -1,0 +1,109 @@
+"""What a plan means for traffic: slots that lead elsewhere, flows that lose their way."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from datapath.compile.config import read_config
+from datapath.compile.layouts import BACKENDS, FLOWS_ANY, FLOWS_TCP, BackendValue, FlowKey, FlowValue
+from datapath.plan.diff import Plan
+from datapath.plan.labels import Labels
+from datapath.plan.slots import identity
+from datapath.state.kernel_state import KernelState
+
+Flows = Iterable[tuple[FlowKey, FlowValue]]
+_REQUEST = 0
+
+
+def disruption(plan: Plan, names: Mapping[int, str], flows: Flows = ()) -> dict[str, Any]:
+    """`slots_moved` and `flows_affected` by `service/PROTOCOL`, and `notes` in sentences.
+
+    `names` maps LUT ids to labels (`Compiled.names`). `flows` are those that the kernel has now, both directions;
+    it is not read where no flow can be affected. Only what is not zero is listed.
+    """
+    labels = Labels(plan.want, plan.have, names)
+    moved = {labels.table(lut_id): round(share, 4) for lut_id, share in plan.slots_moved.items()}
+    affected = {labels.table(lut_id): count for lut_id, count in flows_affected(plan.want, plan.have, flows).items()}
+    return {
+        "slots_moved": dict(sorted(moved.items())),
+        "flows_affected": dict(sorted(affected.items())),
+        "notes": list(_notes(plan.want, plan.have)),
+    }
+
+
+def _lut_of(state: KernelState, backend_id: int) -> int:
+    value = state.entries.get(BACKENDS, {}).get(struct.pack("=I", backend_id))
+    return int(BackendValue.from_buffer_copy(value).lut_id) if value is not None else 0
+
+
+def _lost_backends(want: KernelState, have: KernelState) -> dict[int, int]:
+    """Id of each backend that goes, or whose id becomes somebody else's -> its table now."""
+    before, after = have.entries.get(BACKENDS, {}), want.entries.get(BACKENDS, {})
+    changed = [struct.unpack("=I", key)[0] for key, value in before.items() if after.get(key) != value]
+    return {
+        each: _lut_of(have, each)
+        for each in changed
+        if identity(have, each) != identity(want, each) or _lut_of(have, each) != _lut_of(want, each)
+    }
+
+
+def flows_affected(want: KernelState, have: KernelState, flows: Flows) -> dict[int, int]:
+    """LUT id -> how many flows lose their backend or their translation.
+
+    A backend that only leaves the table keeps its flows.
+    """
+    lost = _lost_backends(want, have)
+    dead_versions = set(_dead_families(want, have))
+    ports = _port_range(want)
+    if not lost and not dead_versions and ports == _port_range(have):
+        return {}
+    counts: Counter[int] = Counter()
+    for key, flow in flows:
+        if key.direction != _REQUEST:
+            continue
+        version = 4 if bytes(key.destination[:12]) == b"\0" * 10 + b"\xff\xff" else 6
+        kept = lost.get(flow.backend_id) != flow.lut_id and flow.new_source_port in ports
+        if not kept or version in dead_versions:
+            counts[flow.lut_id] += 1
+    return dict(counts)
+
+
+def _port_range(state: KernelState) -> range:
+    config = read_config(state)
+    return range(config.snat_port_min, config.snat_port_max + 1) if config is not None else range(1, 65536)
+
+
+def _dead_families(want: KernelState, have: KernelState) -> Iterator[int]:
+    """IP versions whose flows all end."""
+    loaded, wanted = read_config(have), read_config(want)
+    if loaded is None:
+        return
+    for version in (4, 6):
+        source = f"snat_address{version}"
+        before = bytes(getattr(loaded, source))
+        if not any(before):
+            continue
+        after = bytes(getattr(wanted, source)) if wanted is not None else b""
+        if before != after or wanted is None or not getattr(wanted, f"enable_ipv{version}"):
+            yield version
+
+
+def _notes(want: KernelState, have: KernelState) -> Iterator[str]:
+    loaded, wanted = read_config(have), read_config(want)
+    if loaded is not None and wanted is None:
+        yield "the load balancer is removed: every flow through it ends"
+    if loaded is None or wanted is None:
+        return
+    for version in _dead_families(want, have):
+        yield f"the source address of IPv{version} requests changes: all IPv{version} flows end"
+    if loaded.maglev_table_size != wanted.maglev_table_size:
+        yield "the table size changes: most new flows of every service go to other backends"
+    if (loaded.hash_seed4, loaded.hash_seed6) != (wanted.hash_seed4, wanted.hash_seed6):
+        yield "the hash seed changes: most new flows of services by maglev go to other backends"
+    for name in (FLOWS_TCP, FLOWS_ANY):
+        size, before = want.map_sizes.get(name), have.map_sizes.get(name)
+        if size is not None and before is not None and size < before:
+            yield f"map {name} shrinks from {before} to {size}: flows that do not fit are forgotten"

@@ -1,0 +1,1 @@
+"""Desired-state documents and health results: what the merged state is made of."""

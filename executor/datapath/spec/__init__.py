@@ -1,0 +1,1 @@
+"""The only parser: text and plain data in, frozen desired state or every violation out."""

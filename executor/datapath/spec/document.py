@@ -1,0 +1,170 @@
+"""The desired-state document: merged into what the node has, and dumped for storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Optional
+
+from datapath.spec import programs as program_spec
+from datapath.spec import services as service_spec
+from datapath.spec.errors import SpecError, SpecErrors
+from datapath.spec.fields import Fields, Violations
+from datapath.spec.option import Option
+from datapath.spec.options import BY_KEY, BY_PARAM, REGISTRY, RULES, effective, unknown_option
+from datapath.spec.scalars import parse_bool
+from datapath.state.model import DesiredState, Frontend, Options, Program, Service
+
+SECTIONS = ("options", "services", "programs")
+
+
+def merge(current: DesiredState, document: object) -> DesiredState:
+    """`current` with `document` applied to it.
+
+    `options` states the whole option set; `services` and `programs` merge by name, and replace all with `purge`.
+    A section that is not given stays as it is. Raises `SpecErrors` with every violation; nothing else.
+    """
+    whole = Violations("document")
+    sections = Fields(whole, "document", document, SECTIONS)
+    options, option_errors = _merge_options(current.options, sections.raw("options"))
+    services, service_errors = _merge_services(current.services, sections.raw("services"), options)
+    programs, program_errors = _merge_programs(current.programs, sections.raw("programs"))
+    errors = [*whole.errors, *option_errors, *service_errors, *program_errors]
+    if errors:
+        raise SpecErrors(errors)
+    return DesiredState(options=options, services=services, programs=programs)
+
+
+def load(document: object) -> DesiredState:
+    """The desired state that `dump` wrote; raises `SpecErrors`."""
+    return merge(DesiredState(), document)
+
+
+def dump(state: DesiredState) -> dict[str, Any]:
+    """`state` as a full document: merging it into anything gives `state`."""
+    config = {key: BY_KEY[key].render(value) for key, value in sorted(state.options.items())}
+    return {
+        "options": {"values": {}, "config": config},
+        "services": {"items": [service_spec.dump_service(each) for each in state.services], "purge": True},
+        "programs": {"items": [program_spec.dump_program(each) for each in state.programs], "purge": True},
+    }
+
+
+def _merge_options(current: Options, raw: Any) -> tuple[Options, list[SpecError]]:
+    if raw is None:
+        return current, []
+    violations = Violations("options")
+    section = Fields(violations, "options", raw, ("values", "config"))
+    options: dict[str, Any] = {}
+    for path, name, raw_value in _named_values(violations, section, "values"):
+        options.update(_option(violations, path, name, raw_value, BY_PARAM))
+    # second, so that the escape hatch is applied last
+    for path, name, raw_value in _named_values(violations, section, "config"):
+        if raw_value is None and name in BY_KEY:
+            violations.add(path, raw_value, "has no value", BY_KEY[name].allowed)
+        else:
+            options.update(_option(violations, path, name, raw_value, BY_KEY))
+    values = effective(options)
+    for rule in RULES:
+        if rule.broken(values):
+            violations.add("options", {key: values[key] for key in rule.keys}, rule.message, rule.allowed)
+    ordered = {option.key: options[option.key] for option in REGISTRY if option.key in options}
+    return MappingProxyType(ordered), violations.errors
+
+
+def _named_values(violations: Violations, section: Fields, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """Path, name and value of each option in `values` or `config`."""
+    given = section.raw(name)
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        violations.add(section.at(name), given, "not a mapping", "a mapping of option names to values")
+        return
+    for key, value in given.items():
+        yield f"{section.at(name)}.{key}", key, value
+
+
+def _option(violations: Violations, path: str, name: Any, raw: Any, known: Mapping[str, Option]) -> dict[str, Any]:
+    """The option's key and typed value; empty where it is refused or has no value."""
+    option = known.get(name)
+    if option is None:
+        violations.refuse(path, raw, unknown_option(name, "param" if known is BY_PARAM else "key"))
+        return {}
+    typed = None if raw is None else violations.parse(path, raw, option.parse)
+    return {} if typed is None else {option.key: typed}
+
+
+def _merge_services(
+    current: tuple[Service, ...], raw: Any, options: Options
+) -> tuple[tuple[Service, ...], list[SpecError]]:
+    violations = Violations("services")
+    parsed: dict[str, service_spec.ParsedService] = {}
+    purge = False
+    if raw is not None:
+        section = Fields(violations, "services", raw, ("items", "purge"))
+        purge = section.take_or("purge", parse_bool, False)
+        for path, item in violations.items("services.items", section.raw("items")):
+            service = service_spec.parse_service(violations, path, item)
+            if service is None:
+                continue
+            first = parsed.setdefault(service.name, service)
+            if first is not service:
+                violations.add(f"{path}.name", service.name, f"{first.path} has the same name")
+    kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
+    _check_frontends(violations, list(kept.values()), list(parsed.values()))
+    _check_enabled(violations, kept, parsed, options)
+    fresh = {each.name: each.service for each in parsed.values() if each.present and each.service is not None}
+    merged = {**kept, **fresh}
+    return tuple(merged[name] for name in sorted(merged)), violations.errors
+
+
+def _check_frontends(violations: Violations, kept: list[Service], parsed: list[service_spec.ParsedService]) -> None:
+    """No two services have one frontend."""
+    owners: dict[Frontend, str] = {frontend: each.name for each in kept for frontend in each.frontends}
+    for item in parsed:
+        for path, frontend in item.frontends if item.present else ():
+            owner = owners.setdefault(frontend, item.name)
+            if owner != item.name:
+                violations.add(path, str(frontend), f"services {owner} and {item.name} both have frontend {frontend}")
+
+
+def _check_enabled(
+    violations: Violations,
+    kept: Mapping[str, Service],
+    parsed: Mapping[str, service_spec.ParsedService],
+    options: Options,
+) -> None:
+    """No service is of a family that the options switch off."""
+    values = effective(options)
+    places = [(f"services {each.name}", each.frontends[0]) for each in kept.values()]
+    places += [each.frontends[0] for each in parsed.values() if each.present and each.frontends]
+    for path, frontend in places:
+        key = f"enable-ipv{frontend.address.version}"
+        if not values[key]:
+            violations.add(path, str(frontend), f"{key} is false, so this service would never be served")
+
+
+def _merge_programs(current: tuple[Program, ...], raw: Any) -> tuple[tuple[Program, ...], list[SpecError]]:
+    if raw is None:
+        return current, []
+    violations = Violations("programs")
+    section = Fields(violations, "programs", raw, ("items", "purge"))
+    purge = section.take_or("purge", parse_bool, False)
+    parsed: dict[str, program_spec.ParsedProgram] = {}
+    for path, item in violations.items("programs.items", section.raw("items")):
+        program = program_spec.parse_program(violations, path, item)
+        if program is None:
+            continue
+        first = parsed.setdefault(program.name, program)
+        if first is not program:
+            violations.add(f"{path}.name", program.name, f"{first.path} has the same name")
+    kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
+    fresh = {each.name: each.program for each in parsed.values() if each.present and each.program is not None}
+    merged = {**kept, **fresh}
+    for clash, message in program_spec.conflicts(merged.values()):
+        violations.add(_path_of(parsed.get(clash.name)), clash.name, message)
+    return tuple(merged[name] for name in sorted(merged)), violations.errors
+
+
+def _path_of(item: Optional[program_spec.ParsedProgram]) -> str:
+    return item.path if item is not None else "programs"

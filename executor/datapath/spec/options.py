@@ -1,0 +1,338 @@
+"""The option registry: every option once.
+
+The parser, the argument specifications, the sample inventory and the option reference all come from these rows.
+A later version adds rows. What Cilium has and this version has not is in `datapath.spec.later`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Optional
+
+from datapath.spec import checks
+from datapath.spec.errors import RefusedError, nearest_name
+from datapath.spec.later import LATER
+from datapath.spec.option import Group, Kind, Option
+from datapath.spec.scalars import PortRange
+from datapath.state.model import Options
+
+
+def _not_yet(what: str) -> str:
+    return f"not implemented in this version: {what}"
+
+
+def _size(key: str, what: str, extra: str = "", default: int = 0) -> Option:
+    """A row of the map sizes that follow `bpf-lb-map-max` unless they are set."""
+    param = key[len("bpf-lb-") :].replace("-", "_")
+    return Option(
+        key=key,
+        param=param,
+        variable=f"datapath_lb_{param}",
+        kind=Kind.INT,
+        default=default,
+        group=Group.MAPS,
+        maximum=checks.MAP_LIMIT,
+        summary=f"How many {what} fit; 0 follows C(bpf-lb-map-max).",
+        effect=f"Sizes the map of {what}. A change stages a new map beside the old one and swaps both under traffic."
+        + extra,
+        example=131072,
+    )
+
+
+def _flow_size(key: str, param: str, what: str, default: int) -> Option:
+    return Option(
+        key=key,
+        param=param,
+        variable=f"datapath_{param}",
+        kind=Kind.INT,
+        default=default,
+        group=Group.MAPS,
+        minimum=1024,
+        maximum=checks.MAP_LIMIT,
+        summary=f"How many {what} flow entries are kept; every flow takes two, one a direction.",
+        effect="Sizes the flow map. When it is full the least recently used flows are forgotten, so size it for the"
+        " peak. Entries move to the new map when it is resized.",
+        example=2 * default,
+    )
+
+
+REGISTRY: tuple[Option, ...] = (
+    Option(
+        key="bpf-lb-mode",
+        param="mode",
+        variable="cilium_loadbalancer_mode",
+        kind=Kind.TEXT,
+        default="snat",
+        group=Group.LOAD_BALANCER,
+        choices=("snat",),
+        refused=MappingProxyType(
+            {
+                "dsr": _not_yet("direct server return; with snat, replies come back through the load balancer"),
+                "hybrid": _not_yet("direct server return for TCP with snat for UDP"),
+            }
+        ),
+        summary="How requests reach the backends and replies the clients.",
+        effect="C(snat) rewrites the source to the load balancer's own address, so that backends need no set-up and"
+        " replies return through the load balancer.",
+    ),
+    Option(
+        key="bpf-lb-algorithm",
+        param="algorithm",
+        variable="datapath_lb_algorithm",
+        kind=Kind.TEXT,
+        default="random",
+        group=Group.LOAD_BALANCER,
+        choices=("random", "maglev"),
+        summary="How a new flow chooses its backend, unless its service says otherwise.",
+        effect="C(random) draws a slot of the service's table; C(maglev) hashes the flow to a slot, so that every load"
+        " balancer with the same seed, table size and backends makes the same choice. Both follow the weights.",
+        example="maglev",
+    ),
+    Option(
+        key="bpf-lb-maglev-table-size",
+        param="maglev_table_size",
+        variable="datapath_lb_maglev_table_size",
+        kind=Kind.INT,
+        default=16381,
+        group=Group.LOAD_BALANCER,
+        choices=checks.TABLE_SIZES,
+        minimum=-(1 << 63),
+        maximum=(1 << 63) - 1,
+        check=checks.table_size,
+        summary="Slots in every service's table.",
+        effect="Take at least 100 times the backends of the largest service for shares within 1 % of the weights. A"
+        " table takes four bytes a slot. A change moves most new flows to other backends.",
+        example=65521,
+    ),
+    Option(
+        key="bpf-lb-maglev-hash-seed",
+        param="maglev_hash_seed",
+        variable="datapath_lb_maglev_hash_seed",
+        kind=Kind.TEXT,
+        default=checks.DEFAULT_SEED,
+        group=Group.LOAD_BALANCER,
+        values=checks.SEED_FORM,
+        check=checks.seed,
+        summary="Seed of the tables and of the flow hash: 12 bytes in base64.",
+        effect="All load balancers of one set of VIPs need the same seed. A private seed keeps outsiders from aiming"
+        " flows at one backend. A change moves most new flows to other backends.",
+    ),
+    Option(
+        key="bpf-lb-acceleration",
+        param="acceleration",
+        variable="datapath_lb_acceleration",
+        kind=Kind.TEXT,
+        default="native",
+        group=Group.DEVICES,
+        choices=("native", "best-effort", "testing-only"),
+        refused=MappingProxyType(
+            {"disabled": _not_yet("a tc program instead of XDP; best-effort runs on every device")}
+        ),
+        summary="Where the load balancer's XDP program runs.",
+        effect="C(native) runs in every device's driver and refuses devices whose driver cannot; C(best-effort) runs"
+        " natively where the driver can and in generic mode elsewhere; C(testing-only) always runs in generic mode,"
+        " which works on every device and is slower. The default differs from Cilium's C(disabled) because the XDP"
+        " program is the load balancer here, not the acceleration of another one.",
+        example="best-effort",
+    ),
+    Option(
+        key="devices",
+        param="devices",
+        variable="datapath_devices",
+        kind=Kind.LIST,
+        default=(),
+        group=Group.DEVICES,
+        values=checks.DEVICES_FORM,
+        check=checks.devices,
+        summary="Devices that requests and replies arrive on; C(eth+) is every device whose name starts with C(eth).",
+        effect="The XDP program is attached to these devices. Empty means the devices of the default routes and those"
+        " that lead to backends.",
+        example=("eth0", "ens+"),
+    ),
+    Option(
+        key="direct-routing-device",
+        param="direct_routing_device",
+        variable="datapath_direct_routing_device",
+        kind=Kind.TEXT,
+        default="",
+        group=Group.DEVICES,
+        values=checks.DEVICE_FORM,
+        check=checks.device,
+        summary="Device whose address requests carry towards the backends.",
+        effect="Its first global address of each family is the source of all translated requests, and the device is"
+        " always one of C(devices). Empty means the default route's device, else the one towards the backends.",
+        example="eth0",
+    ),
+    Option(
+        key="datapath-snat-port-range",
+        param="snat_port_range",
+        variable="datapath_snat_port_range",
+        kind=Kind.PORT_RANGE,
+        default=PortRange(1024, 29999),
+        group=Group.LOAD_BALANCER,
+        values=checks.PORTS_FORM,
+        check=checks.port_range,
+        summary="Source ports of translated requests.",
+        effect="Bounds the flows to one backend. The range must be disjoint from C(net.ipv4.ip_local_port_range):"
+        " the node's own connections to a backend, health checks for example, must not be taken for replies.",
+        example=PortRange(1024, 31999),
+    ),
+    Option(
+        key="service-no-backend-response",
+        param="no_backend_response",
+        variable="datapath_no_backend_response",
+        kind=Kind.TEXT,
+        default="reject",
+        group=Group.LOAD_BALANCER,
+        choices=("reject", "drop"),
+        summary="What a client of a service without a usable backend gets.",
+        effect="C(reject) answers with ICMP port unreachable, so that the client fails at once; C(drop) is silent.",
+        example="drop",
+    ),
+    Option(
+        key="bpf-lb-enable-wildcard-entries",
+        param="wildcard_entries",
+        variable="datapath_lb_enable_wildcard_entries",
+        kind=Kind.BOOL,
+        default=True,
+        group=Group.LOAD_BALANCER,
+        summary="Whether packets to a VIP's ports that are no frontend are dropped.",
+        effect="When true, a VIP's unknown port is dropped. When false, such packets go to the node's own stack.",
+        example=False,
+    ),
+    Option(
+        key="enable-ipv4",
+        param="enable_ipv4",
+        variable="cilium_enable_ipv4",
+        kind=Kind.BOOL,
+        default=True,
+        group=Group.LOAD_BALANCER,
+        summary="Whether IPv4 packets are looked at.",
+        effect="When false, IPv4 packets go to the node's own stack and IPv4 services are refused.",
+        example=False,
+    ),
+    Option(
+        key="enable-ipv6",
+        param="enable_ipv6",
+        variable="cilium_enable_ipv6",
+        kind=Kind.BOOL,
+        default=True,
+        group=Group.LOAD_BALANCER,
+        summary="Whether IPv6 packets are looked at.",
+        effect="When false, IPv6 packets go to the node's own stack and IPv6 services are refused.",
+        example=False,
+    ),
+    Option(
+        key="bpf-lb-map-max",
+        param="map_max",
+        variable="datapath_lb_map_max",
+        kind=Kind.INT,
+        default=65536,
+        group=Group.MAPS,
+        minimum=-(1 << 63),
+        maximum=checks.MAP_LIMIT,
+        values=f"1 to {checks.MAP_LIMIT}",
+        check=checks.map_max,
+        summary="Size of the load balancer's maps that have no size of their own.",
+        effect="Bounds frontends, backends and tables. A change stages new maps beside the old ones and swaps them"
+        " under traffic.",
+        example=131072,
+    ),
+    _size("bpf-lb-service-map-max", "frontends"),
+    _size("bpf-lb-service-backend-map-max", "backends", " A backend counts once a service and protocol."),
+    _size("bpf-lb-maglev-map-max", "tables", " A service needs one a protocol."),
+    _flow_size("bpf-ct-global-tcp-max", "ct_tcp_max", "TCP", 524288),
+    _flow_size("bpf-ct-global-any-max", "ct_any_max", "UDP", 262144),
+    Option(
+        key="arping-refresh-period",
+        param="arping_refresh_period",
+        variable="datapath_arping_refresh_period",
+        kind=Kind.DURATION,
+        default=30.0,
+        group=Group.EXECUTOR,
+        minimum=1,
+        maximum=3600,
+        summary="How often neighbours are refreshed where the kernel does not do it by itself.",
+        effect="Kernels from 5.16 on keep managed neighbours resolved; on older ones the executor refreshes next hops"
+        " of backends and gateways this often.",
+        example=10.0,
+    ),
+    Option(
+        key="prometheus-serve-addr",
+        param="prometheus_serve_addr",
+        variable="datapath_prometheus_serve_addr",
+        kind=Kind.LISTEN_ADDRESS,
+        default="",
+        group=Group.EXECUTOR,
+        summary="Address that metrics are served on; empty serves none.",
+        effect="The executor answers C(GET /metrics) there, in Prometheus' text format. Nothing else is served there.",
+        example="127.0.0.1:9962",
+    ),
+    Option(
+        key="debug",
+        param="debug",
+        variable="cilium_debug",
+        kind=Kind.BOOL,
+        default=False,
+        group=Group.EXECUTOR,
+        summary="Whether the executor logs at level debug.",
+        effect="Every plan, operation and health transition is logged to the journal.",
+        example=True,
+    ),
+)
+
+BY_KEY: Mapping[str, Option] = MappingProxyType({option.key: option for option in REGISTRY})
+BY_PARAM: Mapping[str, Option] = MappingProxyType({option.param: option for option in REGISTRY})
+BY_VARIABLE: Mapping[str, Option] = MappingProxyType({option.variable: option for option in REGISTRY})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition across options."""
+
+    keys: tuple[str, ...]
+    broken: Callable[[Mapping[str, Any]], bool]
+    """Takes effective options."""
+    message: str
+    allowed: str
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        keys=("enable-ipv4", "enable-ipv6"),
+        broken=lambda options: not options["enable-ipv4"] and not options["enable-ipv6"],
+        message="enable-ipv4 and enable-ipv6 are both false: nothing is left to balance",
+        allowed="at least one of them true",
+    ),
+)
+
+
+def effective(options: Options) -> Mapping[str, Any]:
+    """Every option's value: what the user set, defaults for the rest."""
+    return MappingProxyType({option.key: options.get(option.key, option.default) for option in REGISTRY})
+
+
+def find(name: object) -> Optional[Option]:
+    """The option that has this key, parameter or variable."""
+    if not isinstance(name, str):
+        return None
+    return BY_KEY.get(name) or BY_PARAM.get(name) or BY_VARIABLE.get(name)
+
+
+def unknown_option(name: object, spelling: str) -> RefusedError:
+    """Why `name` is no option: a later version's, or unknown with the nearest name.
+
+    `spelling` is the kind of name that was expected: `key`, `param` or `variable`; the nearest name is of that kind.
+    """
+    if isinstance(name, str) and name in LATER:
+        return RefusedError(LATER[name])
+    option = find(name)
+    if option is None:
+        names = {getattr(each, kind): each for each in REGISTRY for kind in ("key", "param", "variable")}
+        match = nearest_name(name, (*names, *LATER))
+        if match is not None and match in LATER:
+            return RefusedError(f"unknown option; {match} would be {LATER[match]}")
+        option = names[match] if match is not None else None
+    return RefusedError("unknown option", None, getattr(option, spelling) if option else None)

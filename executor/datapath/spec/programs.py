@@ -1,0 +1,155 @@
+"""Parsing and dumping of the user's own programs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Optional
+
+from datapath.spec import scalars
+from datapath.spec.errors import RefusedError
+from datapath.spec.fields import Fields, Violations
+from datapath.spec.services import parse_presence
+from datapath.state.model import Hook, Program
+
+PROGRAM_FIELDS = ("name", "state", "object", "program", "attach", "pin")
+ATTACH_FIELDS = ("type", "device", "mode", "direction", "cgroup")
+_USED: dict[Hook, tuple[str, ...]] = {
+    Hook.NONE: ("type",),
+    Hook.XDP: ("type", "device", "mode"),
+    Hook.TC: ("type", "device", "direction"),
+    Hook.CGROUP: ("type", "cgroup"),
+}
+# bpffs refuses names with a dot
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}", re.ASCII)
+_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+_DEVICE = re.compile(r"[^\s/:]{1,15}")
+
+
+@dataclass(frozen=True)
+class ParsedProgram:
+    """What one item of the document says."""
+
+    path: str
+    name: str
+    present: bool
+    program: Optional[Program]
+    """None where something is refused, or where only the name of an absent program is given."""
+
+
+def _name(raw: Any) -> str:
+    name = scalars.parse_text(raw)
+    if not _NAME.fullmatch(name):
+        raise RefusedError("not a name", "letters, digits, _ and -, at most 100 characters (it names a file on bpffs)")
+    return name
+
+
+def _path(raw: Any) -> str:
+    text = scalars.parse_text(raw)
+    path = PurePosixPath(text)
+    if not path.is_absolute() or ".." in path.parts or len(text) > 4095:
+        raise RefusedError("not an absolute path", "an absolute path on the node")
+    return str(path)
+
+
+def _pin(raw: Any) -> str:
+    path = _path(raw)
+    if "." in path:
+        raise RefusedError("a bpffs path cannot contain a dot", "an absolute path on bpffs, without dots")
+    return path
+
+
+def _function(raw: Any) -> str:
+    name = scalars.parse_text(raw)
+    if not _FUNCTION.fullmatch(name):
+        raise RefusedError("not a function's name", "the name of a program (C function) in the object")
+    return name
+
+
+def _device(raw: Any) -> str:
+    name = scalars.parse_text(raw)
+    if not _DEVICE.fullmatch(name):
+        raise RefusedError("not a device name", "a device name of at most 15 characters")
+    return name
+
+
+def parse_program(violations: Violations, path: str, raw: Any) -> Optional[ParsedProgram]:
+    """Read one item; None where it has no usable name."""
+    fields = Fields(violations, path, raw, PROGRAM_FIELDS)
+    name = fields.require("name", _name, "a name") if isinstance(raw, dict) else None
+    present = fields.take_or("state", parse_presence, True)
+    needed = present and isinstance(raw, dict)
+    object_path = fields.require("object", _path, "path of the ELF object") if needed else fields.take("object", _path)
+    function = fields.take("program", _function)
+    pin = fields.take("pin", _pin)
+    attach = _attach(violations, fields.at("attach"), fields.raw("attach"))
+    if name is None:
+        return None
+    program = None
+    if fields.sound and object_path is not None:
+        program = Program(name=name, object_path=object_path, function=function, pin=pin, **attach)
+    return ParsedProgram(path, name, present, program)
+
+
+def _attach(violations: Violations, path: str, raw: Any) -> dict[str, Any]:
+    """Keyword arguments of `Program` that say where it is attached."""
+    if raw is None:
+        return {}
+    fields = Fields(violations, path, raw, ATTACH_FIELDS)
+    hooks = tuple(hook.value for hook in Hook)
+    hook = fields.require("type", lambda value: Hook(scalars.parse_choice(value, hooks)), ", ".join(hooks))
+    if hook is None:
+        return {}
+    unused = [name for name in ATTACH_FIELDS if name not in _USED[hook]]
+    fields.refuse_others(unused, f"has no effect with type {hook.value}")
+    attach: dict[str, Any] = {"hook": hook}
+    if "device" in _USED[hook]:
+        attach["device"] = fields.require("device", _device, "a device name")
+    if hook is Hook.XDP:
+        attach["mode"] = fields.take_or("mode", lambda raw: scalars.parse_choice(raw, ("native", "generic")), "native")
+    if hook is Hook.TC:
+        directions = ("ingress", "egress")
+        attach["direction"] = fields.take_or("direction", lambda raw: scalars.parse_choice(raw, directions), "ingress")
+    if hook is Hook.CGROUP:
+        attach["cgroup"] = fields.require("cgroup", _path, "path of a cgroup v2 directory")
+    return attach
+
+
+def dump_program(program: Program) -> dict[str, Any]:
+    """The program as an item that `parse_program` reads back."""
+    values = {
+        "type": program.hook.value,
+        "device": program.device,
+        "mode": program.mode,
+        "direction": program.direction,
+        "cgroup": program.cgroup,
+    }
+    item: dict[str, Any] = {
+        "name": program.name,
+        "object": program.object_path,
+        "attach": {name: values[name] for name in _USED[program.hook]},
+    }
+    if program.function is not None:
+        item["program"] = program.function
+    if program.pin is not None:
+        item["pin"] = program.pin
+    return item
+
+
+def conflicts(programs: Iterable[Program]) -> list[tuple[Program, str]]:
+    """Programs that claim a place that an earlier one has, each with what is wrong."""
+    taken: dict[tuple[str, str], Program] = {}
+    found = []
+    for program in programs:
+        places = []
+        if program.pin is not None:
+            places.append(("pin", program.pin))
+        if program.hook is Hook.XDP and program.device is not None:
+            places.append(("XDP program of device", program.device))
+        for place in places:
+            first = taken.setdefault(place, program)
+            if first is not program:
+                found.append((program, f"programs {first.name} and {program.name} both want {place[0]} {place[1]}"))
+    return found

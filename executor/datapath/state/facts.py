@@ -1,0 +1,60 @@
+"""Facts about the node, as read from its kernel (never configured, never remembered)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Optional, Union
+
+from datapath.state.model import IPAddress
+
+Interface = Union[ipaddress.IPv4Interface, ipaddress.IPv6Interface]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A network device."""
+
+    name: str
+    index: int
+    driver: str
+    """As ethtool's GDRVINFO tells it: `veth`, `virtio_net`, `mlx5_core`...; "" where the device has none."""
+    mac: str
+    mtu: int
+    up: bool
+    addresses: tuple[Interface, ...] = ()
+    native_xdp: Optional[bool] = None
+    """Result of attaching a harmless program in native mode; None where not probed."""
+    native_xdp_reason: str = ""
+    """Why not, in one sentence, when `native_xdp` is False."""
+
+
+@dataclass(frozen=True)
+class NextHop:
+    """Where frames to some address go first."""
+
+    device: str
+    address: IPAddress
+    """The neighbour that frames go to: a gateway, or the destination itself when on link."""
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What compiling depends on."""
+
+    kernel: str
+    """As `uname -r`."""
+    cpus: int
+    jiffies_hz: int
+    features: Mapping[str, bool]
+    """Feature name (`datapath.kernel.features`) -> present, probed."""
+    devices: Mapping[str, Device]
+    default_devices: tuple[str, ...] = ()
+    """Devices of default routes, IPv4's first."""
+    gateways: tuple[NextHop, ...] = ()
+    """Gateways of all routes in the main table."""
+    next_hops: Mapping[IPAddress, NextHop] = field(default_factory=dict)
+    """Backend address -> its next hop; an address without a route is missing."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """Values of the sysctls that compile asks about (forwarding, accept_ra, local port range)."""

@@ -1,0 +1,62 @@
+"""Our part of the kernel: what it should hold (want) and what it holds (have) are both a `KernelState`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Optional
+
+from datapath.state.model import IPAddress, Program
+
+Entries = Mapping[bytes, bytes]
+"""Map key -> map value, both in the kernel's own layout (`datapath.compile.layouts`)."""
+
+
+@dataclass(frozen=True)
+class LoadBalancer:
+    """The load balancer's program and where it is attached."""
+
+    config: bytes
+    """Contents of its `.rodata.config` section (`datapath.compile.layouts.Config`), build id included."""
+    attachments: Mapping[str, str] = field(default_factory=dict)
+    """Device name -> XDP mode, `native` or `generic`."""
+    program_tag: str = ""
+    """The kernel's tag of the attached program; want leaves it empty (the config holds the build id)."""
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    """Have only. Device -> what is wrong there: a foreign program, or ours using other maps than the pinned ones."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A permanent-care neighbour entry: the kernel (NTF_EXT_MANAGED) or the executor keeps it resolved."""
+
+    device: str
+    address: IPAddress
+
+
+@dataclass(frozen=True)
+class UserProgram:
+    """A user's program as the kernel knows it."""
+
+    program: Program
+    tag: str
+    """The kernel's program tag, as 16 hex digits."""
+    data: str = ""
+    """SHA-256 over the program's frozen read-only data, "" where it has none."""
+
+
+@dataclass(frozen=True)
+class KernelState:
+    """Everything of ours in the kernel."""
+
+    map_sizes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Map name -> max_entries."""
+    entries: Mapping[str, Entries] = field(default_factory=lambda: MappingProxyType({}))
+    """Contents of the maps that desired state decides: services, backends, addresses."""
+    luts: Mapping[int, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    """LUT id -> the table, `table size` little-endian-native u32 backend ids."""
+    load_balancer: Optional[LoadBalancer] = None
+    sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    neighbours: frozenset[Neighbour] = frozenset()
+    programs: Mapping[str, UserProgram] = field(default_factory=lambda: MappingProxyType({}))

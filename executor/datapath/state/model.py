@@ -1,0 +1,167 @@
+"""Desired state: what the user asked this node for.
+
+Everything here is frozen and already valid: only `datapath.spec` constructs it from outside input.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Optional, Union
+
+IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+
+
+class Protocol(enum.Enum):
+    """Layer 4 protocol of a frontend; the value is its IANA number."""
+
+    TCP = 6
+    UDP = 17
+
+
+class BackendState(enum.Enum):
+    """State of a backend; the value is what the datapath stores (Cilium's backend state flags)."""
+
+    ACTIVE = 0
+    TERMINATING = 1
+    QUARANTINED = 2
+    MAINTENANCE = 3
+
+
+class Algorithm(enum.Enum):
+    """How a new flow chooses its backend; the values are Cilium's algorithm ids."""
+
+    RANDOM = 1
+    MAGLEV = 2
+
+
+class CheckType(enum.Enum):
+    """How a backend's health is asked for."""
+
+    TCP = "tcp"
+    HTTP = "http"
+    HTTPS = "https"
+
+
+class AllFailed(enum.Enum):
+    """What a service does when every health check fails.
+
+    CLOSED answers as a service without backends does (option `service-no-backend-response`);
+    OPEN uses all backends as if they were healthy.
+    """
+
+    CLOSED = "closed"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """Where clients connect to; a VIP is the address of one or more of these."""
+
+    address: IPAddress
+    port: int
+    protocol: Protocol
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}/{self.protocol.name}"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where traffic of a service goes to."""
+
+    address: IPAddress
+    port: int
+    weight: int = 100
+    """0 to 65535; 0 is the same as state maintenance: in no table."""
+    state: BackendState = BackendState.ACTIVE
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """How every load-balancer node checks the backends of a service."""
+
+    type: CheckType
+    interval: float = 2.0
+    """Seconds between the starts of two checks of one backend."""
+    timeout: float = 1.0
+    """Seconds; never longer than `interval`."""
+    rise: int = 2
+    """Consecutive successes that make an unhealthy backend healthy."""
+    fall: int = 3
+    """Consecutive failures that make a healthy backend unhealthy."""
+    port: Optional[int] = None
+    """Port to check; None is the backend's own."""
+    path: str = "/"
+    host: Optional[str] = None
+    """Host header (and TLS server name) of an HTTP(S) check; None is the backend's address."""
+    status: tuple[int, ...] = (200,)
+    """HTTP status codes that count as healthy."""
+    verify_tls: bool = True
+    all_failed: AllFailed = AllFailed.CLOSED
+
+
+@dataclass(frozen=True)
+class Service:
+    """Frontends that share their traffic among backends, all of one address family."""
+
+    name: str
+    frontends: tuple[Frontend, ...]
+    backends: tuple[Backend, ...]
+    algorithm: Optional[Algorithm] = None
+    """None follows option `bpf-lb-algorithm`."""
+    health_check: Optional[HealthCheck] = None
+
+
+class Hook(enum.Enum):
+    """Where a user's own program (module `program`) is attached."""
+
+    NONE = "none"
+    XDP = "xdp"
+    TC = "tc"
+    CGROUP = "cgroup"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A user's own eBPF object, managed by module `program`."""
+
+    name: str
+    object_path: str
+    """Path of the ELF object on the node."""
+    function: Optional[str] = None
+    """Program (function) in the object; None where it holds exactly one."""
+    hook: Hook = Hook.NONE
+    device: Optional[str] = None
+    """Hooks xdp and tc."""
+    mode: str = "native"
+    """Hook xdp: native or generic."""
+    direction: str = "ingress"
+    """Hook tc: ingress or egress."""
+    cgroup: Optional[str] = None
+    """Hook cgroup: path of the cgroup v2 directory."""
+    pin: Optional[str] = None
+    """Where the program is pinned; None is `<pins>/programs/<name>`."""
+
+
+Options = Mapping[str, Any]
+"""Option key (the Cilium agent key) -> typed value; holds only what the user set."""
+
+
+@dataclass(frozen=True)
+class DesiredState:
+    """Everything that the user asked this node for."""
+
+    options: Options = field(default_factory=lambda: MappingProxyType({}))
+    services: tuple[Service, ...] = ()
+    """Sorted by name."""
+    programs: tuple[Program, ...] = ()
+    """Sorted by name."""

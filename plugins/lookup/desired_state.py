@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: desired_state
+short_description: The desired state that the inventory's variables ask for
+version_added: 0.1.0
+author:
+  - The ebpf.datapath authors (!UNKNOWN)
+description:
+  - Collects the variables of a host into the document that the executor takes. Only what the inventory sets is in it.
+options:
+  _terms:
+    description: Sections to return, V(options) or V(services). Without, all that the inventory asks for.
+"""
+
+EXAMPLES = r"""
+- name: Show what the inventory asks of this host
+  ansible.builtin.debug:
+    msg: "{{ lookup('ebpf.datapath.desired_state') }}"
+"""
+
+RETURN = r"""
+_raw:
+  description: The document.
+  type: list
+  elements: dict
+"""
+
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+
+from ansible_collections.ebpf.datapath.plugins.module_utils.lb_options_spec import VARIABLES
+from ansible_collections.ebpf.datapath.plugins.plugin_utils.collection import plain
+
+_SECTIONS = ("options", "services")
+
+
+class LookupModule(LookupBase):
+    def run(self, terms, variables=None, **kwargs):
+        self.set_options(var_options=variables, direct=kwargs)
+        self._variables = variables or {}
+        sections = terms or _SECTIONS
+        for section in sections:
+            if section not in _SECTIONS:
+                raise AnsibleError(
+                    "no section %s in the desired state, there are %s" % (section, " and ".join(_SECTIONS))
+                )
+        document = {section: getattr(self, "_collect_" + section)() for section in sections}
+        return [{section: content for section, content in document.items() if content is not None}]
+
+    def _collect_options(self):
+        values = {parameter: self._value(variable) for parameter, variable in VARIABLES.items()}
+        return {
+            "values": {parameter: value for parameter, value in values.items() if value is not None},
+            "config": self._value("cilium_config_extra_vars", {}),
+        }
+
+    def _collect_services(self):
+        items = self._value("datapath_services")
+        return None if items is None else {"items": items, "purge": self._value("datapath_services_purge", True)}
+
+    def _value(self, variable, default=None):
+        """The value of an inventory variable; what is not set, or set to nothing (YAML's null), is not asked for."""
+        if variable not in self._variables:
+            return default
+        value = plain(self._templar.template(self._variables[variable]))
+        return default if value is None else value

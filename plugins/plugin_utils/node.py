@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What role preflight reads off a node before anything runs there, and what is missing for the datapath."""
+
+from __future__ import annotations
+
+_MACHINES = ("x86_64", "aarch64")
+_PYTHON = (3, 9)
+_CAPABILITIES = {12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN"}
+
+
+def parse(text):
+    """Lines `name value...` of the probe; names that occur more than once (mount, device) become lists."""
+    node = {"mount": [], "device": []}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, *value = line.split(maxsplit=1)
+        if isinstance(node.get(name), list):
+            node[name].extend(value)
+        else:
+            node[name] = "".join(value)
+    node["device"] = [dict(zip(("name", "driver", "state"), device.split())) for device in node["device"]]
+    return node
+
+
+def violations(node, options, dry_run=False):
+    """Every reason why this node cannot do what is asked: the missing feature, the consequence, the remedy.
+
+    `node` is what `parse` returned, `options` the effective options by Cilium's keys
+    ({} when nothing is asked of the load balancer).
+    A dry run installs nothing, so it needs what the real run would install.
+    """
+    found = []
+    for check in (_rights, _kernel, _software, _mounts, _devices, _ports):
+        found.extend(check(node, options, dry_run))
+    return ["%s. %s. %s." % violation for violation in found]
+
+
+def mounted(node, kind):
+    """Where file systems of this type are mounted."""
+    return [mount.split()[1] for mount in node["mount"] if mount.split()[0] == kind]
+
+
+def _rights(node, options, dry_run):
+    if node.get("uid") != "0":
+        yield (
+            "not root on the node",
+            "Nothing can be installed or loaded",
+            "Set become: true (ansible_become) for this node",
+        )
+        return
+    effective = int(node.get("capabilities", "0"), 16)
+    missing = [name for bit, name in _CAPABILITIES.items() if not effective >> bit & 1]
+    if missing:
+        yield (
+            "%s is missing" % " and ".join(missing),
+            "The kernel refuses to load programs and to change devices",
+            "A container needs these capabilities from whoever starts it; a machine has them",
+        )
+
+
+def _kernel(node, options, dry_run):
+    if node.get("machine") not in _MACHINES:
+        yield (
+            "machine type %s" % node.get("machine"),
+            "The programs are built for %s" % " and ".join(_MACHINES),
+            "Use such a machine",
+        )
+    if node.get("btf") != "yes":
+        yield (
+            "the kernel (%s) has no BTF (/sys/kernel/btf/vmlinux)" % node.get("kernel"),
+            "Programs that are built once cannot adapt to this kernel",
+            "Boot a kernel with CONFIG_DEBUG_INFO_BTF=y, such as the distribution's own from 5.10 on",
+        )
+    if "confidentiality" in node.get("lockdown", ""):
+        yield (
+            "kernel lockdown is in mode confidentiality",
+            "Programs may not read kernel memory and are rejected",
+            "Boot with lockdown=integrity or none",
+        )
+    for kind, purpose in (
+        ("bpf", "Programs and maps cannot outlive the process that loads them"),
+        ("cgroup2", "Programs cannot be attached to cgroups"),
+    ):
+        if kind not in node.get("filesystems", "").split():
+            yield ("the kernel has no file system %s" % kind, purpose, "Boot a kernel that has it")
+
+
+def _software(node, options, dry_run):
+    if node.get("systemd") != "yes":
+        yield (
+            "systemd does not run as the system manager",
+            "The executor cannot be kept running",
+            "Boot the node with systemd",
+        )
+    version = tuple(int(part) for part in node.get("python", "").split(".")[:2] if part.isdigit())
+    if version and version < _PYTHON:
+        yield (
+            "python3 is %s" % node["python"],
+            "The executor needs 3.9 or newer",
+            "Use a distribution release that has it",
+        )
+    for name, have, package in (("python3", version, "python3"), ("libbpf.so.1", node.get("libbpf"), "libbpf1")):
+        if have:
+            continue
+        if not node.get("package_manager"):
+            yield (
+                "%s is missing" % name,
+                "The executor cannot run, and this node has no package manager that the role knows",
+                "Install it (Debian: package %s)" % package,
+            )
+        elif dry_run:
+            yield (
+                "%s is missing" % name,
+                "A dry run installs nothing, and cannot plan without it",
+                "Install it (Debian: package %s) or run without --check" % package,
+            )
+
+
+def _mounts(node, options, dry_run):
+    if "/sys/fs/bpf" not in mounted(node, "bpf") and node.get("bpffs_directory") != "yes":
+        yield ("/sys/fs/bpf does not exist", "bpffs cannot be mounted, so pins have no place", "Mount sysfs at /sys")
+    if not mounted(node, "cgroup2"):
+        yield (
+            "no cgroup2 is mounted",
+            "Programs cannot be attached to cgroups",
+            "Boot with systemd.unified_cgroup_hierarchy=1 or mount -t cgroup2 none /sys/fs/cgroup/unified",
+        )
+
+
+def _devices(node, options, dry_run):
+    names = [device["name"] for device in node["device"]]
+    wanted = list(options.get("devices") or ())
+    if options.get("direct-routing-device"):
+        wanted.append(options["direct-routing-device"])
+    for device in wanted:
+        if not any(_matches(name, device) for name in names):
+            yield (
+                "device %s does not exist" % device,
+                "The load balancer has nothing to attach to there",
+                "Devices of this node: %s" % ", ".join(name for name in names if name != "lo"),
+            )
+
+
+def _matches(name, pattern):
+    """Cilium's wildcard: `eth+` is every device whose name begins with eth."""
+    return name.startswith(pattern[:-1]) if pattern.endswith("+") else name == pattern
+
+
+def _ports(node, options, dry_run):
+    snat = options.get("datapath-snat-port-range")
+    if not snat or not node.get("local_ports"):
+        return
+    first, last = (int(port) for port in (snat if isinstance(snat, (list, tuple)) else str(snat).split("-")))
+    low, high = (int(port) for port in node["local_ports"].split())
+    if first <= high and low <= last:
+        yield (
+            "net.ipv4.ip_local_port_range (%d to %d) overlaps the ports for source NAT (%d to %d)"
+            % (low, high, first, last),
+            "The node's own connections to backends would be taken for clients' replies",
+            "Set datapath_snat_port_range to ports outside, or the sysctl to %d %d"
+            % (last + 1, high if high > last else 65535),
+        )

@@ -1,0 +1,393 @@
+"""A node with the load balancer's program, to push frames through (BPF_PROG_TEST_RUN).
+
+    clients                 node                      backends
+    198.51.100.2, fd01::2 - in0  198.51.100.1, fd01::1
+                            out0 10.0.1.1, fd02::1  - 10.0.1.11 ..., fd02::11 ...
+
+The lookup of next hops asks the node's own namespace, so its routes and neighbours are real; all neighbours are
+permanent entries, nobody answers.
+"""
+
+import errno
+import functools
+import ipaddress
+import itertools
+import os
+from dataclasses import dataclass, field
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from datapath.compile import layouts
+from datapath.compile.layouts import (
+    BackendValue,
+    Config,
+    FlowKey,
+    FlowValue,
+    ServiceKey,
+    ServiceValue,
+    pack_address,
+    unpack_address,
+)
+from datapath.compile.outcomes import OUTCOMES
+from datapath.kernel import Kernel, abi, libbpf
+from datapath.kernel.clock import jiffies_hz
+from datapath.kernel.errors import BpfError
+from datapath.plan import operations as ops
+from netns.topology import NetNS, veth
+
+VERDICTS = {1: "drop", 2: "pass", 4: "redirect"}
+TCP_NUMBER, UDP_NUMBER = 6, 17
+PROTOCOLS = {"tcp": TCP_NUMBER, "udp": UDP_NUMBER}
+TABLE_SIZE = 251
+
+MACS = {"in0": "02:00:00:00:00:01", "out0": "02:00:00:00:01:01"}
+CLIENT_MAC = "02:00:00:00:00:02"
+ROUTER_MAC = "02:00:00:00:00:fe"
+BACKEND_MACS = {11: "02:00:00:00:01:0b", 12: "02:00:00:00:01:0c"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """Addresses of one family."""
+
+    vip: str
+    client: str
+    far_client: str
+    """Behind the router, whose MAC address is ROUTER_MAC."""
+    lost_client: str
+    """On link, without a neighbour entry."""
+    snat: str
+    own: str
+    """The node's address on in0."""
+    backend: str
+    """Pattern of addresses on out0's link."""
+    gateway: str
+    """Pattern of addresses behind the backend .12."""
+    small: str
+    """Pattern of addresses behind the backend .11, on a route with an MTU of 1300."""
+    refused: dict = field(default_factory=dict)
+
+
+SIDES = {
+    4: Side(
+        "192.0.2.10", "198.51.100.2", "203.0.113.7", "198.51.100.77", "10.0.1.1", "198.51.100.1", "10.0.1.{}",
+        "10.0.4.{}", "10.0.3.{}", {"unreachable": "10.0.91.1", "blackhole": "10.0.92.1", "prohibit": "10.0.93.1"},
+    ),
+    6: Side(
+        "2001:db8::10", "fd01::2", "fd03::7", "fd01::77", "fd02::1", "fd01::1", "fd02::{}", "fd04::{}", "fd05::{}",
+        {"unreachable": "fd91::1", "blackhole": "fd92::1", "prohibit": "fd93::1"},
+    ),
+}  # fmt: skip
+SMALL_MTU = 1300
+
+# Ports of the VIPs and what is behind them; every one is a TCP and a UDP service.
+WEB, EMPTY, LOST, UNREACHABLE, BLACKHOLE, PROHIBIT, LOCAL, SMALL, GATEWAY, WIDE, RANDOM = range(80, 91)
+
+
+def backends_of(version):
+    """Port of the VIP -> backends."""
+    side = SIDES[version]
+    return {
+        WEB: [(side.backend.format(11), 8080), (side.backend.format(12), 8080)],
+        EMPTY: [],
+        LOST: [(side.backend.format(99), 8080)],
+        UNREACHABLE: [(side.refused["unreachable"], 8080)],
+        BLACKHOLE: [(side.refused["blackhole"], 8080)],
+        PROHIBIT: [(side.refused["prohibit"], 8080)],
+        LOCAL: [(side.own, 8080)],
+        SMALL: [(side.small.format(1), 8080)],
+        GATEWAY: [(side.gateway.format(1), 8080)],
+        # As many as the table has slots: the backend tells the slot.
+        WIDE: [(side.gateway.format(number + 1), 8080) for number in range(TABLE_SIZE)],
+        RANDOM: [(side.backend.format(11), 8080), (side.backend.format(12), 8080)],
+    }
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a frame."""
+
+    outcome: str
+    verdict: str
+    frame: bytes
+
+    def __getattr__(self, name):
+        packet = Ether(self.frame)
+        ip = packet[IP] if IP in packet else packet[IPv6]
+        l4 = packet[TCP] if TCP in packet else packet[UDP]
+        return {"source": (ip.src, l4.sport), "destination": (ip.dst, l4.dport)}[name]
+
+
+def set_forwarding(node, on):
+    """Of both families; of the loopback device too, as kernels before 5.15 take it for the receiving one."""
+    for device, version in itertools.product(("lo", *MACS), SIDES):
+        node.run(f"sysctl -qw net.ipv{version}.conf.{device}.forwarding={int(on)}")
+
+
+def make_node():
+    """The node's namespace with its links, routes and neighbours."""
+    node, peer = NetNS(), NetNS()
+    for device, mac in MACS.items():
+        veth(node, device, peer, f"{device}-peer")
+        node.run(f"ip link set {device} address {mac}")
+    set_forwarding(node, True)
+    for device, addresses in (("in0", ("198.51.100.1/24", "fd01::1/64")), ("out0", ("10.0.1.1/24", "fd02::1/64"))):
+        for address in addresses:
+            node.run(f"ip address add {address} dev {device}" + (" nodad" if ":" in address else ""))
+    for version, side in SIDES.items():
+        router = {4: "198.51.100.254", 6: "fd01::fe"}[version]
+        neighbours = {("in0", side.client): CLIENT_MAC, ("in0", router): ROUTER_MAC}
+        neighbours.update({("out0", side.backend.format(host)): mac for host, mac in BACKEND_MACS.items()})
+        for (device, address), mac in neighbours.items():
+            node.run(f"ip neighbour add {address} lladdr {mac} dev {device} nud permanent")
+        prefix = {4: 24, 6: 64}[version]
+        for pattern, host, more in ((side.gateway, 12, ""), (side.small, 11, f"mtu lock {SMALL_MTU}")):
+            node.run(f"ip route add {pattern.format(0)}/{prefix} via {side.backend.format(host)} {more}")
+        node.run(f"ip route add {ipaddress.ip_network((side.far_client, prefix), strict=False)} via {router}")
+        for kind, address in side.refused.items():
+            node.run(f"ip -{version} route add {kind} {address}")
+    return node, peer
+
+
+class Rig:
+    """The program on its maps, attached to the node's devices."""
+
+    def __init__(self, pins):
+        self.kernel = Kernel(pins)
+        self.devices = {}
+        self._pins = pins
+        self._config = None
+        self._program = -1
+        self._changed = False
+        self.backend_ids = {}
+        sizes = {layouts.SERVICES: 1024, layouts.ADDRESSES: 1024, layouts.BACKENDS: 4096, layouts.BACKEND_STATS: 4096}
+        sizes.update({layouts.LUTS: 128, layouts.SERVICE_STATS: 128, layouts.FLOWS_TCP: 4096, layouts.FLOWS_ANY: 4096})
+        self.kernel.execute([ops.PrepareMaps(sizes, TABLE_SIZE), *self._services(), self._swap(self.config())])
+
+    def _swap(self, config):
+        return ops.SwapLoadBalancer(bytes(config), dict.fromkeys(MACS, "native"))
+
+    def config(self, **changes):
+        """The usual configuration, with changes."""
+        hz = jiffies_hz()
+        values = {
+            "snat_port_min": 1024,
+            "snat_port_max": 29999,
+            "maglev_table_size": TABLE_SIZE,
+            "hash_seed4": 0x71DCDA46,
+            "hash_seed6": 0x92505688,
+            "tcp_established_timeout": 8000 * hz,
+            "tcp_closing_timeout": 10 * hz,
+            "any_timeout": 60 * hz,
+            "enable_ipv4": 1,
+            "enable_ipv6": 1,
+            "wildcard_entries": 1,
+            "reject_without_backend": 1,
+            **changes,
+        }
+        config = Config(**values)
+        config.build_id[:] = self.kernel.build_id()
+        for version, target in ((4, config.snat_address4), (6, config.snat_address6)):
+            target[:] = pack_address(ipaddress.ip_address(SIDES[version].snat))
+        return config
+
+    def configure(self, **changes):
+        """Load the program with changes to the usual configuration."""
+        config = bytes(self.config(**changes))
+        if config != self._config:
+            self.kernel.execute([self._swap(config)])
+            self._open(config)
+
+    def _open(self, config):
+        if self._program >= 0:
+            os.close(self._program)
+        self._config = config
+        self._program = libbpf.pinned(self._pins / "xdp_lb")
+        # Asked once, before anything is counted.
+        self._takes_context  # noqa: B018
+
+    # --- state ---
+
+    def _services(self):
+        for version, side in SIDES.items():
+            vip = pack_address(ipaddress.ip_address(side.vip))
+            yield ops.PutEntry(layouts.ADDRESSES, vip, layouts.ADDRESS_VIP.to_bytes(4, "little"))
+            for port, backends in backends_of(version).items():
+                for protocol in PROTOCOLS.values():
+                    yield from self.service((version, port, protocol), backends, 1 if port == RANDOM else 2)
+
+    def service(self, key, backends, algorithm=2):
+        """Operations that make a service; `key` is (IP version, port, protocol)."""
+        version, port, protocol = key
+        lut_id = self.lut_id(key)
+        ids = []
+        for address, backend_port in backends:
+            number = self.backend_ids.setdefault((key, address), len(self.backend_ids) + 1)
+            ids.append(number)
+            yield self.backend(number, address, backend_port, protocol, lut_id=lut_id)
+        if ids:
+            table = [ids[slot % len(ids)] for slot in range(TABLE_SIZE)]
+            yield ops.PutLut(lut_id, b"".join(number.to_bytes(4, "little") for number in table))
+        frontend = ServiceKey(port=port, protocol=protocol)
+        frontend.address[:] = pack_address(ipaddress.ip_address(SIDES[version].vip))
+        yield ops.PutEntry(layouts.SERVICES, bytes(frontend), bytes(ServiceValue(lut_id, len(ids), algorithm, 0)))
+
+    def lut_id(self, key):
+        version, port, protocol = key
+        return (port - WEB) * 4 + {4: 0, 6: 1}[version] + {TCP_NUMBER: 0, UDP_NUMBER: 2}[protocol] + 1
+
+    def backend(self, number, address, port, protocol, *, lut_id, state=0):
+        """Operation that writes a backend."""
+        value = BackendValue(port=port, protocol=protocol, state=state, lut_id=lut_id)
+        value.address[:] = pack_address(ipaddress.ip_address(address))
+        return ops.PutEntry(layouts.BACKENDS, number.to_bytes(4, "little"), bytes(value))
+
+    def execute(self, *operations):
+        """Change services; undone by `restore`."""
+        self._changed = True
+        self.kernel.execute(operations)
+
+    def restore(self):
+        """The state that every test begins with."""
+        self.configure()
+        if self._changed:
+            self.kernel.execute(list(self._services()))
+            self._changed = False
+        self.forget_flows()
+
+    def forget_flows(self):
+        keys = [key for key, _ in self.kernel.flows()]
+        self.kernel.execute([ops.DeleteEntry(self.flow_map(key), bytes(key)) for key in keys])
+
+    @staticmethod
+    def flow_map(key):
+        return layouts.FLOWS_TCP if key.protocol == TCP_NUMBER else layouts.FLOWS_ANY
+
+    def flows(self, protocol=None):
+        """(requests, replies): lists of (FlowKey, FlowValue)."""
+        found = [pair for pair in self.kernel.flows() if protocol in (None, pair[0].protocol)]
+        return [pair for pair in found if pair[0].direction == 0], [pair for pair in found if pair[0].direction == 1]
+
+    def put_flow(self, key, value):
+        self.kernel.execute([ops.PutEntry(self.flow_map(key), bytes(key), bytes(value))])
+
+    def delete_flow(self, key):
+        self.kernel.execute([ops.DeleteEntry(self.flow_map(key), bytes(key))])
+
+    def age(self, seconds):
+        """Make all flows older."""
+        for key, value in list(self.kernel.flows()):
+            value.last_seen = (value.last_seen - round(seconds * jiffies_hz())) & 0xFFFFFFFF
+            self.put_flow(key, value)
+
+    # --- packets ---
+
+    def outcomes(self):
+        return {OUTCOMES[index].name: count for index, count in self.kernel.counters(layouts.OUTCOMES).items()}
+
+    def run(self, frame, device="in0", meta=0):
+        """Push a frame through the program; it has to be counted once, with its length, and to be judged as counted."""
+        if meta and not self._takes_metadata(meta):
+            pytest.skip("this kernel runs no program behind so much metadata")
+        before = self.outcomes()
+        verdict, output = self.push(frame, device, meta)
+        changed = {
+            name: (packets - before.get(name, (0, 0))[0], size - before.get(name, (0, 0))[1])
+            for name, (packets, size) in self.outcomes().items()
+            if (packets, size) != before.get(name)
+        }
+        assert len(changed) == 1, f"counted as {changed}"
+        ((name, count),) = changed.items()
+        assert count == (1, len(frame) - meta), f"{name} counted {count}"
+        expected = next(each.verdict.value for each in OUTCOMES if each.name == name)
+        assert VERDICTS[verdict] == {"forward": "redirect", "answer": "redirect"}.get(expected, expected)
+        return Result(name, VERDICTS[verdict], output)
+
+    def push(self, frame, device="in0", meta=0):
+        """(XDP verdict, frame) and nothing more; the first `meta` bytes of `frame` are metadata in front of it."""
+        context = abi.XdpMd(data=meta, ingress_ifindex=self.devices[device]) if self._takes_context else None
+        verdict, output, _ = libbpf.run_program(self._program, bytes(frame), context)
+        return verdict, output[meta:] if meta else output
+
+    def _takes_metadata(self, meta):
+        try:
+            self.push(bytes(meta + 60), "in0", meta)
+        except BpfError:
+            return False
+        return self._takes_context
+
+    @functools.cached_property
+    def _takes_context(self):
+        """Kernels before 5.15 run a program only as if the frame had come in by the loopback device."""
+        try:
+            context = abi.XdpMd(ingress_ifindex=self.devices["in0"])
+            libbpf.run_program(self._program, bytes(60), context)
+        except BpfError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            return False
+        return True
+
+
+def flow_ends(key):
+    """((source, port), (destination, port)) of a FlowKey; of a FlowValue what they become."""
+    if isinstance(key, FlowKey):
+        ends = ((key.source, key.source_port), (key.destination, key.destination_port))
+    else:
+        assert isinstance(key, FlowValue)
+        ends = ((key.new_source, key.new_source_port), (key.new_destination, key.new_destination_port))
+    return tuple((str(unpack_address(bytes(address))), port) for address, port in ends)
+
+
+def ether(source=CLIENT_MAC, destination=MACS["in0"]):
+    return Ether(src=source, dst=destination)
+
+
+def ip(version, source, destination, *, ttl=63, **fields):
+    """An IP header."""
+    if version == 4:
+        return IP(src=source, dst=destination, ttl=ttl, **fields)
+    return IPv6(src=source, dst=destination, hlim=ttl, **fields)
+
+
+def l4(protocol, sport, dport, flags="A", **fields):
+    """A TCP or UDP header."""
+    if protocol == "tcp":
+        return TCP(sport=sport, dport=dport, flags=flags, seq=1000, ack=2000, **fields)
+    return UDP(sport=sport, dport=dport, **fields)
+
+
+def request(
+    version,
+    protocol="tcp",
+    *,
+    port=WEB,
+    sport=20000,
+    flags="S",
+    source=None,
+    ttl=63,
+    payload=b"GET",
+    dont_fragment=False,
+    **fields,
+):
+    """A client's packet to the VIP."""
+    side = SIDES[version]
+    if dont_fragment and version == 4:
+        fields["flags"] = "DF"
+    packet = (
+        ether() / ip(version, source or side.client, side.vip, ttl=ttl, **fields) / l4(protocol, sport, port, flags)
+    )
+    return bytes(packet / Raw(payload)) if payload else bytes(packet)
+
+
+def reply(version, result, protocol="tcp", *, flags="SA", ttl=63, payload=b"200", **fields):
+    """A backend's answer to a request that came out of the program as `result`."""
+    (client, client_port), (backend, backend_port) = result.source, result.destination
+    mac = Ether(result.frame).dst
+    head = ether(mac, MACS["out0"]) / ip(version, backend, client, ttl=ttl, **fields)
+    packet = head / l4(protocol, backend_port, client_port, flags)
+    return bytes(packet / Raw(payload)) if payload else bytes(packet)

@@ -1,0 +1,67 @@
+"""Both sides of every shared structure, compared through the object's debug information."""
+
+import ctypes
+import json
+import subprocess
+
+import pytest
+
+from bpf.conftest import REPOSITORY
+from datapath.compile import layouts
+from datapath.generate import outcomes as generated
+
+
+class Btf:
+    """Types of an object file, as bpftool prints them."""
+
+    def __init__(self, path):
+        command = ["bpftool", "btf", "dump", "file", path, "-j"]
+        output = subprocess.run(command, check=True, capture_output=True, text=True)
+        self.types = {entry["id"]: entry for entry in json.loads(output.stdout)["types"]}
+
+    def named(self, kind, name):
+        (found,) = [entry for entry in self.types.values() if (entry["kind"], entry["name"]) == (kind, name)]
+        return found
+
+    def size(self, number):
+        entry = self.types[number]
+        if entry["kind"] == "ARRAY":
+            return entry["nr_elems"] * self.size(entry["type_id"])
+        return entry["size"] if "size" in entry else self.size(entry["type_id"])
+
+    def members(self, name):
+        """(name, offset, size) of each member, in bytes."""
+        return [
+            (member["name"], member["bits_offset"] // 8, self.size(member["type_id"]))
+            for member in self.named("STRUCT", name)["members"]
+        ]
+
+
+@pytest.fixture(scope="module")
+def btf(lb_object):
+    return Btf(lb_object)
+
+
+@pytest.mark.parametrize("layout", layouts.LAYOUTS, ids=lambda layout: layout.C_NAME)
+def test_structure(btf, layout):
+    fields = [(name, getattr(layout, name).offset, getattr(layout, name).size) for name, *_ in layout._fields_]
+    assert fields == btf.members(layout.C_NAME)
+    assert ctypes.sizeof(layout) == btf.named("STRUCT", layout.C_NAME)["size"]
+
+
+@pytest.mark.parametrize("layout", layouts.LAYOUTS, ids=lambda layout: layout.C_NAME)
+def test_no_hidden_padding(layout):
+    """A hole in a key would carry whatever the stack held."""
+    assert sum(getattr(layout, name).size for name, *_ in layout._fields_) == ctypes.sizeof(layout)
+
+
+def test_maps_have_the_names_that_the_executor_uses(btf):
+    used = {value for name, value in vars(layouts).items() if name.isupper() and isinstance(value, str)}
+    section = btf.named("DATASEC", ".maps")
+    declared = {btf.types[entry["type_id"]]["name"] for entry in section["vars"]}
+    assert used <= declared
+
+
+def test_header_of_outcomes_is_current():
+    for path, text in generated.outputs().items():
+        assert (REPOSITORY / path).read_text() == text

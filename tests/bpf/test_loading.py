@@ -1,0 +1,72 @@
+"""Every program that ships passes the verifier under every option combination; its work is recorded."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from bpf.conftest import REPOSITORY
+from datapath.compile.layouts import LUTS, Config
+from datapath.kernel import libbpf
+from datapath.kernel.abi import MapType
+from datapath.kernel.bpf_object import BpfObject
+from datapath.kernel.errors import BpfError
+
+TABLE_SIZES = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071)
+SWITCHES = ("enable_ipv4", "enable_ipv6", "wildcard_entries", "reject_without_backend")
+BUDGET = 300_000
+"""Instructions that the verifier may look at; the kernel's limit is a million, and older kernels need more."""
+RECORD = REPOSITORY / "build" / "bpf" / "verifier.json"
+
+
+def load(path, table_size, **fields):
+    """Instructions that the verifier processed, None on kernels that do not tell (before 5.16)."""
+    config = Config(
+        snat_port_min=1024, snat_port_max=29999, maglev_table_size=table_size, tcp_established_timeout=2000000,
+        tcp_closing_timeout=2500, any_timeout=15000, **fields,
+    )  # fmt: skip
+    config.snat_address4[:] = bytes(10) + b"\xff\xff" + b"\x0a\0\0\1"
+    config.snat_address6[:] = b"\xfd" + bytes(14) + b"\1"
+    with (
+        BpfObject(path.read_bytes(), path.name) as obj,
+        libbpf.closing(libbpf.map_create(MapType.ARRAY, "lut", 4, table_size * 4, max_entries=1)) as template,
+    ):
+        for name in obj.map_names():
+            if name == LUTS:
+                obj.set_inner_map(name, template)
+            if "." not in name and obj.map_definition(name).max_entries > 64:
+                obj.set_max_entries(name, 64)
+        obj.set_initial_value(".rodata.config", bytes(config))
+        obj.load()
+        (program,) = obj.programs()
+        info = Path(f"/proc/self/fdinfo/{obj.program_fd(program.name)}").read_text()
+    counts = [int(line.split()[1]) for line in info.splitlines() if line.startswith("verified_insns")]
+    return counts[0] if counts else None
+
+
+@pytest.mark.parametrize("table_size", TABLE_SIZES)
+def test_loads_under_every_combination(lb_object, table_size):
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    counts = {}
+    for values in itertools.product((0, 1), repeat=len(SWITCHES)):
+        counts["".join(map(str, values))] = load(lb_object, table_size, **dict(zip(SWITCHES, values)))
+    RECORD.write_text(json.dumps({**record, str(table_size): counts}, indent=1, sort_keys=True))
+    known = [count for count in counts.values() if count is not None]
+    assert max(known, default=0) < BUDGET
+    # What is switched off is not even looked at.
+    if known:
+        assert counts["0000"] * 20 < counts["1111"]
+
+
+def test_table_smaller_than_configured_is_refused(lb_object, monkeypatch):
+    """The verifier itself keeps a slot within its table."""
+    create = libbpf.map_create
+
+    def smaller(kind, name, key_size, value_size, **more):
+        return create(kind, name, key_size, value_size - 4, **more)
+
+    monkeypatch.setattr(libbpf, "map_create", smaller)
+    with pytest.raises(BpfError) as caught:
+        load(lb_object, 251, enable_ipv4=1)
+    assert "invalid access to map value" in caught.value.log

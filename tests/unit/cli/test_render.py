@@ -1,0 +1,119 @@
+"""What a person reads."""
+
+from datapath.cli import render
+
+REPORT = {
+    "changed": True,
+    "check": True,
+    "operations": [
+        {"action": "create", "summary": "create map m k: v"},
+        {"action": "delete", "summary": "delete map m l: w"},
+        {"action": "set", "summary": "set sysctl s: 0 -> 1"},
+    ],
+    "operation_count": 1203,
+    "disruption": {"slots_moved": {"web/TCP": 0.315}, "flows_affected": {"web/TCP": 12}, "notes": ["a note"]},
+    "warnings": ["device eth1 is down"],
+    "map_writes": 0,
+}
+
+
+def test_a_plan():
+    assert render.report(REPORT).splitlines() == [
+        "+ create map m k: v",
+        "- delete map m l: w",
+        "~ set sysctl s: 0 -> 1",
+        "  and 1,200 more",
+        "",
+        "1,203 changes would be made",
+        "disruption: web/TCP: 31.5 % of the table moves, 12 established flows affected",
+        "note: a note",
+        "warning: device eth1 is down",
+    ]
+
+
+def test_an_apply():
+    done = {**REPORT, "check": False, "map_writes": 4000, "disruption": {}, "warnings": []}
+    assert render.report(done).splitlines()[-1] == "1,203 changes made, 4,000 map writes"
+
+
+def test_nothing_to_do():
+    nothing = {**REPORT, "changed": False, "operations": [], "operation_count": 0, "disruption": {}, "warnings": []}
+    assert render.report(nothing) == "nothing to change"
+    assert render.report({**nothing, "check": False}) == "nothing changed"
+
+
+def test_drift():
+    clean = {"drift": [], "drift_count": 0, "foreign": {}, "problems": []}
+    assert render.drift(clean) == "the kernel holds what is desired"
+    drifted = {
+        "drift": [{"action": "create", "summary": "create map m k: v"}],
+        "drift_count": 2,
+        "foreign": {"eth0": "carries another program"},
+        "problems": [],
+    }
+    assert render.drift(drifted).splitlines() == [
+        "+ create map m k: v",
+        "! eth0: carries another program",
+        "",
+        "2 differences; an apply or a reload of the agent heals them",
+    ]
+
+
+def test_services():
+    document = {
+        "services": [
+            {
+                "name": "web",
+                "frontends": ["192.0.2.10:80/TCP", "192.0.2.10:443/TCP"],
+                "algorithm": "maglev",
+                "health_check": "http",
+                "traffic": {"TCP": {"packets": 12345, "bytes": 2048}},
+                "backends": [
+                    _backend("10.0.0.1:80", "healthy", "active", ""),
+                    _backend("10.0.0.2:80", "unhealthy", "quarantined", "status 503"),
+                ],
+            }
+        ]
+    }
+    assert render.services(document).splitlines() == [
+        "web  192.0.2.10:80/TCP, 192.0.2.10:443/TCP",
+        "  maglev; health check http; TCP 12,345 packets 2.0 KiB",
+        "  BACKEND      WEIGHT  STATE        HEALTH     PACKETS  BYTES",
+        "  10.0.0.1:80     100  active       healthy         10    1 B",
+        "  10.0.0.2:80     100  quarantined  unhealthy       10    1 B  status 503",
+    ]
+    assert render.services({"services": []}) == "no services"
+
+
+def _backend(name, health, state, reason):
+    row = {"backend": name, "weight": 100, "state": state, "health": health, "reason": reason}
+    return {**row, "packets": 10, "bytes": 1}
+
+
+def test_maglev():
+    shares = [{"backend": f"10.0.0.{i}:80", "weight": 100, "state": "active", "slots": 5} for i in (1, 2)]
+    document = {"frontend": "f", "service": "web", "algorithm": "maglev", "table_size": 10, "shares": shares}
+    assert render.maglev(document).splitlines() == [
+        "f  service web, maglev, table size 10",
+        "BACKEND      WEIGHT  STATE   SLOTS   SHARE",
+        "10.0.0.1:80     100  active      5  50.0 %",
+        "10.0.0.2:80     100  active      5  50.0 %",
+    ]
+    assert render.maglev({**document, "slots": ["a", "b"]}).splitlines()[-2:] == ["   0  a", "   1  b"]
+
+
+def test_flows():
+    flow = {
+        "protocol": "TCP",
+        "client": "c",
+        "frontend": "f",
+        "snat": "s",
+        "backend": "b",
+        "service": "web",
+        "idle": 61.5,
+    }
+    assert render.flows({"flows": [flow], "truncated": True}).splitlines() == [
+        "PROTO  CLIENT  FRONTEND  SNAT  BACKEND  SERVICE   IDLE",
+        "TCP    c       f         s     b        web      1m 1s",
+        "the first 1 flows; --limit 0 shows all",
+    ]

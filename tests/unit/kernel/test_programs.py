@@ -1,0 +1,264 @@
+import contextlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from datapath.kernel import cgroups, features, programs
+from datapath.kernel.errors import KernelError
+from datapath.plan.operations import PrepareMaps, PutProgram, RemoveProgram, SwapLoadBalancer
+from datapath.state.kernel_state import UserProgram
+from datapath.state.model import Hook, Program
+from netns.topology import compile_object, wait_for
+
+
+@pytest.fixture(params=["tcx", "clsact"])
+def tc(request, monkeypatch):
+    """Both ways to attach to tc; from 6.6 on the kernel has both."""
+    if request.param == "tcx" and not features.has("tcx"):
+        pytest.skip("this kernel has no TCX")
+    if request.param == "clsact":
+        monkeypatch.setattr(programs, "has", lambda name: name != "tcx")
+    return request.param
+
+
+@pytest.fixture
+def cgroup():
+    path = cgroups.mounts()[0] / f"datapath-kernel-test-{os.getpid()}"
+    path.mkdir()
+    yield path
+    path.rmdir()
+
+
+@pytest.fixture
+def put(kernel):
+    def do(program):
+        wanted = kernel.inspect_program(program)
+        kernel.execute([PutProgram(wanted)])
+        return wanted
+
+    return do
+
+
+def same(wanted):
+    """`wanted` as `read` shows it."""
+    return {wanted.program.name: replace(wanted, program=replace(wanted.program, object_path=""))}
+
+
+def pings(namespace):
+    done = namespace.run("ping -c 1 -W 1 -n 10.9.0.2", check=False)
+    return " 0% packet loss" in done
+
+
+TARGETS = [
+    ("pass_everything_with_a_long_name", Hook.XDP, {"device": "eth0", "mode": "native"}),
+    ("pass_everything_with_a_long_name", Hook.XDP, {"device": "eth0", "mode": "generic"}),
+    ("tc_pass", Hook.TC, {"device": "eth0", "direction": "ingress"}),
+    ("tc_pass", Hook.TC, {"device": "eth0", "direction": "egress"}),
+    ("drop_everything", Hook.NONE, {}),
+]
+
+
+@pytest.mark.usefixtures("tc")
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_put_is_read_back_and_removed(kernel, node, user, put, target):
+    function, hook, where = target
+    wanted = put(user(function, hook, **where))
+    assert dict(kernel.read().programs) == same(wanted)
+    kernel.execute([RemoveProgram(wanted)])
+    assert dict(kernel.read().programs) == {}
+    assert "clsact" not in node.run("tc qdisc show dev eth0")
+    assert "xdp" not in node.run("ip link show eth0")
+
+
+@pytest.fixture(params=["ingress", "egress"])
+def way(request, tc):
+    return tc, request.param
+
+
+def test_tc_program_works_and_is_replaced(kernel, node, user, put, way):
+    tc, direction = way
+    put(user("tc_drop", Hook.TC, device="eth0", direction=direction))
+    assert not pings(node)
+    wanted = put(user("tc_pass", Hook.TC, device="eth0", direction=direction))
+    wait_for(lambda: pings(node), what="the ping")
+    assert dict(kernel.read().programs) == same(wanted)
+    if tc == "clsact":
+        assert node.run(f"tc filter show dev eth0 {direction}").count("direct-action") == 1
+
+
+def test_other_filters_and_their_qdisc_stay(kernel, node, user, put, monkeypatch):
+    monkeypatch.setattr(programs, "has", lambda name: name != "tcx")
+    node.run("tc qdisc add dev eth0 clsact")
+    put(user("tc_pass", name="pinned"))
+    node.run(f"tc filter add dev eth0 ingress prio 5 bpf da pinned {kernel._pins.program('pinned')}")
+    wanted = put(user("tc_pass", Hook.TC, device="eth0", direction="ingress"))
+    kernel.execute([RemoveProgram(wanted)])
+    assert "pref 5" in node.run("tc filter show dev eth0 ingress")
+
+
+def test_cgroup_program_works_and_is_replaced(kernel, node, user, put, cgroup):
+    wanted = put(user("cgroup_drop", Hook.CGROUP, cgroup=f"{cgroup}/"))
+    assert wanted.program.cgroup == str(cgroup)
+    assert dict(kernel.read().programs) == same(wanted)
+
+    def pings_inside():
+        with in_cgroup(cgroup):
+            return pings(node)
+
+    assert not pings_inside()
+    assert pings(node)
+    put(user("cgroup_pass", Hook.CGROUP, cgroup=str(cgroup)))
+    wait_for(pings_inside, what="the ping")
+    put(user("cgroup_drop", Hook.CGROUP, cgroup=str(cgroup)))
+    kernel.execute([RemoveProgram(wanted)])
+    wait_for(pings_inside, what="the ping")
+
+
+@contextlib.contextmanager
+def in_cgroup(path):
+    before = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    home = Path(f"{cgroups.mounts()[0]}{before[3:]}")
+    (path / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        (home / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def test_another_target_takes_over_before_the_first_goes(kernel, node, user, put, tc):
+    put(user("tc_drop", Hook.TC, device="eth0", direction="ingress"))
+    wanted = put(user("tc_pass", Hook.TC, device="eth0", direction="egress"))
+    wait_for(lambda: pings(node), what="the ping")
+    assert dict(kernel.read().programs) == same(wanted)
+    wanted = put(user("pass_everything_with_a_long_name", Hook.XDP, device="eth0", mode="native"))
+    assert dict(kernel.read().programs) == same(wanted)
+    assert "clsact" not in node.run("tc qdisc show dev eth0")
+    wanted = put(user("drop_everything", Hook.NONE))
+    assert dict(kernel.read().programs) == same(wanted)
+    assert "xdp" not in node.run("ip link show eth0")
+
+
+def test_a_failed_move_leaves_the_first_target(kernel, node, user, put, tc):
+    wanted = put(user("tc_pass", Hook.TC, device="eth0", direction="ingress"))
+    moved = user("pass_everything_with_a_long_name", Hook.XDP, device="lo", mode="native")
+    with pytest.raises(KernelError, match="attaching to lo in native mode"):
+        kernel.execute([PutProgram(UserProgram(moved, "", ""))])
+    assert dict(kernel.read().programs) == same(wanted)
+
+
+def test_rejected_by_the_verifier(kernel, node, user, put):
+    wanted = put(user("pass_everything_with_a_long_name", Hook.XDP, device="eth0"))
+    bad = user("out_of_bounds", Hook.XDP, device="eth0")
+    with pytest.raises(KernelError) as caught:
+        kernel.inspect_program(bad)
+    assert "invalid access to packet" in caught.value.log
+    with pytest.raises(KernelError) as caught:
+        kernel.execute([PutProgram(UserProgram(bad, "", ""))])
+    assert "invalid access to packet" in caught.value.log
+    assert dict(kernel.read().programs) == same(wanted)
+
+
+def test_inspecting_leaves_nothing(kernel, node, pins, objects):
+    single = Program("single", str(objects / "single.o"), None, Hook.XDP, device="eth0")
+    assert kernel.inspect_program(single).program.function == "only"
+    assert not pins.exists()
+    assert not Path("/sys/fs/bpf/datapath_kernel_test").exists()
+    assert "xdp" not in node.run("ip link show eth0")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (
+            (None, Hook.XDP, {"device": "eth0"}),
+            r"holds 8 programs \(pass_everything_with_a_long_name, drop_everything, ",
+        ),
+        (("nonsense", Hook.XDP, {"device": "eth0"}), "holds no program nonsense; it holds: pass_everything"),
+        (("tc_pass", Hook.XDP, {"device": "eth0"}), "program tc_pass of section 'tc' cannot be attached to xdp"),
+        (("tc_pass", Hook.CGROUP, {"cgroup": "/"}), "program tc_pass of section 'tc' cannot be attached to cgroup"),
+        (("cgroup_any", Hook.CGROUP, {}), "section 'cgroup/skb' of cgroup_any names no direction"),
+        (("cgroup_pass", Hook.CGROUP, {"cgroup": "/etc"}), "/etc is no cgroup v2 directory; cgroup2 is mounted at /"),
+    ],
+)
+def test_refused_in_words(kernel, user, attempt, message):
+    function, hook, where = attempt
+    with pytest.raises(KernelError, match=message):
+        kernel.inspect_program(user(function, hook, **where))
+
+
+def test_object_that_is_not_there(kernel, user):
+    with pytest.raises(KernelError, match=r"No such file or directory: '/nonsense.o'"):
+        kernel.inspect_program(replace(user("tc_pass"), object_path="/nonsense.o"))
+
+
+def test_xdp_beside_the_load_balancer_is_refused(kernel, node, user, config):
+    kernel.execute([PrepareMaps({}, 251), SwapLoadBalancer(config(), {"eth0": "native"})])
+    with pytest.raises(KernelError, match=r"eth0 carries XDP program xdp_lb .* managed here as xdp_eth0"):
+        kernel.execute([PutProgram(UserProgram(user("drop_everything", Hook.XDP, device="eth0"), "", ""))])
+
+
+def test_own_place_for_the_pin(kernel, node, user, put, pins):
+    first, second = str(pins.parent / "mine" / "first"), str(pins.parent / "second")
+    wanted = put(user("drop_everything", pin=first))
+    assert dict(kernel.read().programs) == same(wanted)
+    assert Path(first).exists()
+    wanted = put(user("tc_pass", pin=second))
+    assert dict(kernel.read().programs) == same(wanted)
+    assert not Path(first).exists()
+    with pytest.raises(KernelError, match="second is pinned already, and not as program other"):
+        kernel.execute([PutProgram(UserProgram(user("tc_drop", name="other", pin=second), "", ""))])
+    wanted = put(user("tc_pass"))
+    assert dict(kernel.read().programs) == same(wanted)
+    assert not Path(second).exists()
+
+
+def test_read_only_data_tells_programs_apart(kernel, user, objects, tmp_path):
+    source = tmp_path / "other.bpf.c"
+    text = (Path(__file__).parent / "objects" / "user.bpf.c").read_text()
+    source.write_text(text.replace("setting = 7", "setting = 8"))
+    one = user("pass_everything_with_a_long_name")
+    other = replace(one, object_path=str(compile_object(source, tmp_path)))
+    seven, eight = kernel.inspect_program(one), kernel.inspect_program(other)
+    assert seven.tag == eight.tag
+    assert seven.data != eight.data
+    assert kernel.inspect_program(Program("single", str(objects / "single.o"))).data == ""
+
+
+def test_drift_attachment_removed(kernel, node, user, put, tc):
+    wanted = put(user("tc_pass", Hook.TC, device="eth0", direction="ingress"))
+    if tc == "tcx":
+        kernel._pins.program_link("one").unlink()
+    else:
+        node.run("tc filter del dev eth0 ingress")
+    assert kernel.read().programs["one"].program.hook is Hook.NONE
+    kernel.execute([PutProgram(wanted)])
+    assert dict(kernel.read().programs) == same(wanted)
+
+
+@pytest.mark.usefixtures("tc")
+def test_drift_pin_removed(kernel, node, user, put, pins):
+    wanted = put(user("tc_pass", Hook.TC, device="eth0", direction="ingress"))
+    (pins / "programs" / "one").unlink()
+    assert kernel.read().programs["one"].tag == ""
+    kernel.execute([PutProgram(wanted)])
+    assert dict(kernel.read().programs) == same(wanted)
+    (pins / "programs" / "one").unlink()
+    kernel.reset()
+    assert kernel.read().programs == {}
+    assert "clsact" not in node.run("tc qdisc show dev eth0")
+
+
+def test_drift_device_gone(kernel, node, peer, user, put):
+    wanted = put(user("drop_everything", Hook.XDP, device="eth0"))
+    node.run("ip link del eth0")
+    assert kernel.read().programs["one"].program.hook is Hook.NONE
+    node.run("ip link add eth0 type veth peer name other")
+    kernel.execute([PutProgram(wanted)])
+    assert dict(kernel.read().programs) == same(wanted)
+
+
+def test_names_with_dots(kernel, node, user, put):
+    wanted = put(user("drop_everything", name="my.program"))
+    assert dict(kernel.read().programs) == same(wanted)

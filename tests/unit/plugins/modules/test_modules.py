@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ebpf.datapath.plugins.modules import datapath_info, lb_options, program, service
+
+ANSWER = {
+    "changed": True,
+    "check": False,
+    "operations": [
+        {"action": "create", "target": "map services_v1", "key": "k", "before": None, "after": "a", "summary": "s"}
+    ],
+    "operation_count": 1,
+    "disruption": {"slots_moved": {}, "flows_affected": {}, "notes": []},
+    "diff": {"before": "", "after": "a\n"},
+    "warnings": ["no route to 10.0.0.1"],
+    "map_writes": 3,
+}
+WEB = {"name": "web", "frontends": ["192.0.2.10:80/TCP"], "backends": ["10.0.0.1:80"]}
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "document"),
+    [
+        (service, WEB, {"services": {"items": [{**WEB, "state": "present"}], "purge": False}}),
+        (
+            service,
+            {"name": "web", "state": "absent"},
+            {"services": {"items": [{"name": "web", "state": "absent"}], "purge": False}},
+        ),
+        (service, {"services": [WEB], "purge": True}, {"services": {"items": [WEB], "purge": True}}),
+        (service, {"services": []}, {"services": {"items": [], "purge": False}}),
+        (lb_options, {}, {"options": {"values": {}, "config": {}}}),
+        (
+            lb_options,
+            {
+                "mode": "snat",
+                "algorithm": "random",
+                "values": {"algorithm": "maglev"},
+                "config": {"bpf-lb-map-max": "100"},
+            },
+            {"options": {"values": {"mode": "snat", "algorithm": "maglev"}, "config": {"bpf-lb-map-max": "100"}}},
+        ),
+        (
+            program,
+            {"name": "count", "object": "/x.o", "attach": {"type": "xdp", "device": "eth0"}},
+            {
+                "programs": {
+                    "items": [
+                        {
+                            "name": "count",
+                            "state": "present",
+                            "object": "/x.o",
+                            "attach": {"type": "xdp", "device": "eth0"},
+                        }
+                    ],
+                    "purge": False,
+                }
+            },
+        ),
+        (
+            program,
+            {"name": "count", "state": "absent"},
+            {"programs": {"items": [{"name": "count", "state": "absent"}], "purge": False}},
+        ),
+    ],
+)
+@pytest.mark.parametrize("check", [False, True])
+def test_arguments_become_one_document(stand_in, run_module, module, arguments, document, check):  # noqa: PLR0917
+    stand_in.answers((0, ANSWER, ""))
+    result = run_module(module, check=check, executable=str(stand_in.path), **arguments)
+    (call,) = stand_in.calls
+    assert call["document"] == document == result["document"]
+    assert call["arguments"] == ["apply", *(["--check"] if check else []), "-o", "json", "-"]
+
+
+def test_the_answer_is_returned_and_warned_about(stand_in, run_module):
+    stand_in.answers((0, ANSWER, ""))
+    result = run_module(service, executable=str(stand_in.path), **WEB)
+    for key in ("changed", "operations", "operation_count", "disruption", "map_writes"):
+        assert result[key] == ANSWER[key]
+    assert "no route to 10.0.0.1" in str(result["warnings"])
+    assert "diff" not in result
+
+
+def test_diff_is_returned_when_asked_for(stand_in, run_module):
+    stand_in.answers((0, ANSWER, ""))
+    assert run_module(service, diff=True, executable=str(stand_in.path), **WEB)["diff"] == ANSWER["diff"]
+
+
+def test_a_dry_run_after_another_tells_only_its_own_part(stand_in, run_module):
+    before = {**ANSWER, "operations": [{"action": "attach"}], "diff": {"before": "", "after": "eth0\n"}}
+    both = {
+        **ANSWER,
+        "operations": before["operations"] + ANSWER["operations"],
+        "operation_count": 2,
+        "diff": {"before": "", "after": "eth0\na\n"},
+    }
+    stand_in.answers((0, both, ""), (0, before, ""))
+    pending = {"options": {"values": {"mode": "snat"}, "config": {}}}
+    result = run_module(service, check=True, diff=True, executable=str(stand_in.path), pending=pending, **WEB)
+    whole, part = (call["document"] for call in stand_in.calls)
+    assert set(whole) == {"options", "services"}
+    assert part == pending
+    assert result["operations"] == ANSWER["operations"]
+    assert result["diff"] == {"before": "eth0\n", "after": "eth0\na\n"}
+
+
+def test_outside_a_dry_run_nothing_is_pending(stand_in, run_module):
+    stand_in.answers((0, ANSWER, ""))
+    run_module(service, executable=str(stand_in.path), pending={"options": {"values": {}, "config": {}}}, **WEB)
+    (call,) = stand_in.calls
+    assert set(call["document"]) == {"services"}
+
+
+@pytest.mark.parametrize("module", [lb_options, service, program])
+def test_refusals_fail_the_task_with_all_errors(stand_in, run_module, module):
+    errors = [
+        {"document": "options", "path": "options.x", "value": 1, "message": "unknown", "allowed": None, "nearest": "y"}
+    ]
+    stand_in.answers((2, {"errors": errors}, ""))
+    arguments = {lb_options: {}, service: WEB, program: {"name": "x", "object": "/x.o"}}[module]
+    result = run_module(module, executable=str(stand_in.path), **arguments)
+    assert result["errors"] == errors
+    assert "options.x = 1: unknown (did you mean y?)" in result["msg"]
+    assert not result.get("changed")
+
+
+def test_a_missing_executor_names_the_role(tmp_path, run_module):
+    result = run_module(datapath_info, executable=str(tmp_path / "nothing"))
+    assert "No such file" in result["msg"]
+    assert "role ebpf.datapath.executor" in result["msg"].lower()
+
+
+def test_info_is_returned_under_its_own_name(stand_in, run_module):
+    stand_in.answers((0, {"kernel": "6.1"}, ""))
+    assert run_module(datapath_info, check=True, executable=str(stand_in.path))["datapath"] == {"kernel": "6.1"}
+    assert stand_in.calls[0]["arguments"] == ["info", "-o", "json"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"name": "web", "services": []},
+        {"services": [], "backends": []},
+        {"name": "web", "purge": True},
+        {"name": "x", "state": "gone"},
+    ],
+)
+def test_contradicting_arguments_are_refused_before_anything_runs(stand_in, run_module, arguments):
+    assert run_module(service, executable=str(stand_in.path), **arguments)["failed"]
+    assert not (stand_in.path.parent / "calls.json").exists()

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.ebpf.datapath.plugins.plugin_utils import node
+
+PROBE = Path(__file__).resolve().parents[4] / "roles/preflight/files/probe.sh"
+GOOD = """\
+uid 0
+kernel 6.1.0-18-amd64
+machine x86_64
+capabilities 000001ffffffffff
+btf yes
+filesystems sysfs tmpfs bpf cgroup2 ext4
+mount cgroup2 /sys/fs/cgroup
+mount bpf /sys/fs/bpf
+bpffs_directory yes
+systemd yes
+python 3.11.2
+libbpf /usr/lib/x86_64-linux-gnu/libbpf.so.1
+package_manager apt-get
+local_ports 32768 60999
+device eth0 virtio_net up
+device eth1 virtio_net down
+device lo - unknown
+"""
+OPTIONS = {"devices": [], "direct-routing-device": "", "datapath-snat-port-range": [1024, 29999]}
+
+
+def judge(text=GOOD, dry_run=False, **options):
+    return node.violations(node.parse(text), {**OPTIONS, **options}, dry_run)
+
+
+def without(name):
+    return "".join(line for line in GOOD.splitlines(keepends=True) if not line.startswith(name))
+
+
+def test_a_good_node_has_no_violations():
+    assert judge() == []
+    assert judge(dry_run=True) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GOOD.replace("uid 0", "uid 1000"), "not root"),
+        (GOOD.replace("000001ffffffffff", "00000000a80425fb"), "CAP_NET_ADMIN and CAP_SYS_ADMIN is missing"),
+        (GOOD.replace("x86_64\n", "s390x\n", 1), "machine type s390x"),
+        (without("btf"), "has no BTF"),
+        (GOOD + "lockdown [confidentiality]\n", "lockdown"),
+        (GOOD.replace(" bpf cgroup2", " cgroup2"), "no file system bpf"),
+        (without("systemd"), "systemd does not run"),
+        (GOOD.replace("3.11.2", "3.8.10"), "python3 is 3.8.10"),
+        (without("mount cgroup2"), "no cgroup2 is mounted"),
+        (without("mount bpf").replace("bpffs_directory yes\n", ""), "/sys/fs/bpf does not exist"),
+        (GOOD.replace("32768 60999", "20000 60999"), "overlaps"),
+    ],
+)
+def test_what_is_missing_is_told_with_consequence_and_remedy(text, expected):
+    (line,) = judge(text)
+    assert expected in line
+    assert line.count(". ") == 2
+    assert line.endswith(".")
+
+
+def test_everything_is_told_at_once():
+    assert len(judge("uid 1000\n")) > 5
+
+
+@pytest.mark.parametrize(
+    ("devices", "missing"), [(["eth0"], []), (["eth+"], []), (["eth2"], ["eth2"]), (["ens+", "eth9"], ["ens+", "eth9"])]
+)
+def test_devices_that_do_not_exist(devices, missing):
+    lines = judge(devices=devices)
+    assert [line.split()[1] for line in lines] == missing
+    assert all("eth0, eth1" in line for line in lines)
+
+
+def test_the_direct_routing_device_must_exist():
+    assert "eth7" in judge(**{"direct-routing-device": "eth7"})[0]
+
+
+@pytest.mark.parametrize(
+    ("ports", "bad"), [("30000 60999", False), ("29999 60999", True), ("500 1024", True), ("500 1023", False)]
+)
+def test_port_ranges_may_touch_and_not_overlap(ports, bad):
+    assert bool(judge(GOOD.replace("32768 60999", ports))) is bad
+
+
+@pytest.mark.parametrize("name", ["python", "libbpf"])
+def test_missing_software_is_installed_and_only_refused_where_it_cannot_be(name):
+    assert judge(without(name)) == []
+    assert "no package manager" in judge(without(name).replace("package_manager apt-get\n", ""))[0]
+    assert "without --check" in judge(without(name), dry_run=True)[0]
+
+
+def test_nothing_is_asked_of_devices_and_ports_without_options():
+    assert node.violations(node.parse(GOOD.replace("32768 60999", "1024 60999")), {}) == []
+
+
+def test_the_probe_tells_about_this_machine():
+    done = subprocess.run(["sh", str(PROBE)], capture_output=True, encoding="utf-8", check=True)
+    assert done.stderr == ""
+    facts = node.parse(done.stdout)
+    assert (
+        facts["kernel"]
+        == subprocess.run(["uname", "-r"], capture_output=True, encoding="utf-8", check=True).stdout.strip()
+    )
+    assert {device["name"] for device in facts["device"]} >= {"lo"}
+    assert facts["python"].startswith("3.")
+    assert [part.isdigit() for part in facts["local_ports"].split()] == [True, True]

@@ -1,0 +1,26 @@
+"""What the runner of all test stages reads out of their logs."""
+
+from __future__ import annotations
+
+import pytest
+from tools.run_tests import counts
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("======== 12 passed in 3.45s ========", (12, 0)),
+        ("=== 1 failed, 984 passed, 2 warnings in 117.21s (0:01:57) ===", (984, 1)),
+        ("=== 2 errors in 0.10s ===", (0, 2)),
+        ("\x1b[32m== \x1b[32m\x1b[1m414 passed\x1b[0m\x1b[32m in 92.76s ==\x1b[0m", (414, 0)),
+        ("        ====== 5 passed in 23.69s ======", (5, 0)),
+        ("5 passed, 0 failed", (5, 0)),
+        ("default > check: Executed: Successful", (1, 0)),
+        ("default ➜ verify: Executed: Missing playbook (Remove from test_sequence to suppress)", (0, 1)),
+        ("INFO     [default > check] Executed: Successful", (0, 0)),
+        ("lb1 : ok=20 changed=0 unreachable=0 failed=0", (0, 0)),
+        ("the test that 3 failed before is there", (0, 0)),
+    ],
+)
+def test_counts(log, expected):
+    assert counts(f"before\n{log}\nafter\n") == expected

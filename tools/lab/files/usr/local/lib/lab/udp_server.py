@@ -1,0 +1,37 @@
+"""Answer every datagram with `<node> <source address> <source port>` and the payload, over IPv4 and IPv6."""
+
+import asyncio
+import socket
+import sys
+from typing import Any
+
+_SO_RCVBUFFORCE = 33
+
+
+class Echo(asyncio.DatagramProtocol):
+    """One socket for both families."""
+
+    def __init__(self) -> None:
+        self.name = socket.gethostname().encode()
+
+    def connection_made(self, transport: Any) -> None:
+        """Keep the socket for answers."""
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        """Answer to where it came from."""
+        host = address[0].removeprefix("::ffff:").encode()
+        self.transport.sendto(b"%s %s %d %s" % (self.name, host, address[1], data), address)
+
+
+async def main(port: int) -> None:
+    """Serve until stopped."""
+    server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
+    server.bind(("::", port))
+    await asyncio.get_running_loop().create_datagram_endpoint(Echo, sock=server)
+    await asyncio.Event().wait()
+
+
+asyncio.run(main(int(sys.argv[1])))

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the test stages one after the other: `run_tests.py [STAGE...]`, each a target of the Makefile.
+
+Every stage runs even where an earlier one failed. Its output is shown as it comes and kept in build/logs/STAGE.log.
+At the end there is a table of the stages, and the sum of what they counted in the last line (also in
+build/logs/summary). A stage that counts nothing itself (a linter) counts as one.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+LOGS = Path("build/logs")
+EVIDENCE = Path("build/evidence")
+STAGES = (
+    "bpf",
+    "lint",
+    "sanity",
+    "test-unit",
+    "test-bpf",
+    "test-netns",
+    "test-kernels",
+    "artefact",
+    "test-integration",
+    "test-lab",
+    "molecule",
+    "test-readme",
+)
+_COUNTS = re.compile(r"(\d+) (passed|failed|errors?)\b")
+_SUMMARY = re.compile(
+    r"^[\s\W]*(?:\d+ (?:passed|failed|errors?|skipped|deselected|xfailed|warnings?)(?:, | in |$|\W*$))+"
+)
+_MOLECULE = re.compile(r"^\w+ [➜>] \w+: Executed: (Successful)?")
+"""A line of molecule's final list of actions."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one stage."""
+
+    stage: str
+    seconds: float
+    ok: bool
+    passed: int
+    failed: int
+
+
+def counts(log: str) -> tuple[int, int]:
+    """(passed, failed) over all lines that summarise, as `12 passed, 1 failed in 3.4s`, and over molecule's actions."""
+    passed = failed = 0
+    for line in _COLOURS.sub("", log).splitlines():
+        action = _MOLECULE.match(line)
+        if action:
+            passed += action.group(1) is not None
+            failed += action.group(1) is None
+        for number, kind in _COUNTS.findall(line) if _SUMMARY.match(line) else ():
+            if kind == "passed":
+                passed += int(number)
+            else:
+                failed += int(number)
+    return passed, failed
+
+
+def run(stage: str) -> Outcome:
+    """Run one stage, showing and keeping its output."""
+    print(f"\n=== {stage}", flush=True)
+    began = time.monotonic()
+    with (LOGS / f"{stage}.log").open("w") as log:
+        process = subprocess.Popen(
+            ("make", "--no-print-directory", stage), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            log.write(line)
+    ok = process.wait() == 0
+    passed, failed = counts((LOGS / f"{stage}.log").read_text())
+    if ok and not passed:
+        passed = 1
+    if not ok and not failed:
+        failed = 1
+    outcome = Outcome(stage, time.monotonic() - began, ok, passed, failed)
+    print(f"=== {stage}: {'ok' if ok else 'FAILED'} after {outcome.seconds:.0f} s", flush=True)
+    return outcome
+
+
+def main() -> int:
+    """Entry point; exit code 1 when a stage failed."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(EVIDENCE, ignore_errors=True)
+    outcomes = [run(stage) for stage in sys.argv[1:] or STAGES]
+    print(f"\n{'stage':<18}{'seconds':>8}{'passed':>8}{'failed':>8}")
+    for row in outcomes:
+        print(
+            f"{row.stage:<18}{row.seconds:>8.0f}{row.passed:>8}{row.failed:>8}  {'' if row.ok else 'FAILED'}".rstrip()
+        )
+    failed = sum(row.failed for row in outcomes)
+    summary = f"{sum(row.passed for row in outcomes)} passed, {failed} failed"
+    (LOGS / "summary").write_text(summary + "\n")
+    print(f"logs: {LOGS}, evidence of failures: {EVIDENCE}\n{summary}", flush=True)
+    return int(not all(row.ok for row in outcomes) or failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
