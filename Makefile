@@ -49,12 +49,15 @@ lint: setup ## run every linter, and check that generated files are current
 sanity: setup ## run ansible-test sanity over the collection
 	tests/sanity/run.sh
 
-.PHONY: test-unit test-bpf test-netns test-kernels test-integration test-lab test-readme
+.PHONY: test-unit test-bpf test-bench test-netns test-kernels test-integration test-lab test-readme
 test-unit: setup ## test each stage of the executor by itself
 	$(PYTEST) tests/unit
 
 test-bpf: setup bpf ## test programs packet by packet in the kernel
 	$(PYTEST) tests/bpf
+
+test-bench: setup bpf ## try the benchmark out, and compare its figures that do not jitter with the committed ones
+	$(PYTEST) -s tests/bench
 
 test-netns: setup bpf ## test the datapath on topologies of network namespaces
 	$(PYTEST) tests/netns
@@ -71,6 +74,10 @@ test-lab: setup ## test that the lab comes up, changes nothing twice, and leaves
 
 test-readme: setup ## run the README's commands as they are written
 	python3 tests/readme/run_readme.py
+
+.PHONY: bench
+bench: setup bpf ## measure program and executor beside yardsticks (build/bench); more: BENCH=--help
+	PYTHONPATH=executor:tests python3 -m bench $(BENCH)
 
 .PHONY: molecule
 molecule: setup artefact ## run the scenarios of molecule/ on the lab's nodes

@@ -24,6 +24,7 @@ STAGES = (
     "sanity",
     "test-unit",
     "test-bpf",
+    "test-bench",
     "test-netns",
     "test-kernels",
     "artefact",

@@ -1,11 +1,18 @@
 import os
 import socket
 import subprocess
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from bpf.rig import MACS, Rig, make_node
+from bpf.rig import MACS, SIDES, WEB, Rig, end, make_node
+from datapath.agent import trace as tracing
+from datapath.agent.core import Agent
+from datapath.agent.paths import Paths
+from datapath.compile import layouts
+from datapath.kernel import Kernel, libbpf
+from datapath.kernel.entries import read_entries
 from netns.topology import bpffs
 
 REPOSITORY = Path(__file__).parents[2]
@@ -54,3 +61,57 @@ def rig(loaded):
     with node:
         rig.restore()
         yield rig
+
+
+@pytest.fixture
+def snapshot(rig):
+    """Contents of every map of the program, byte for byte."""
+
+    def take():
+        found = {}
+        for path in sorted((rig._pins / "maps").iterdir()):
+            with libbpf.closing(libbpf.pinned(path)) as fd:
+                found[path.name] = dict(read_entries(fd))
+        assert {layouts.FLOWS_TCP, layouts.FLOWS_ANY, layouts.OUTCOMES, "answer_budget_v1"} <= found.keys()
+        return found
+
+    return take
+
+
+@pytest.fixture(scope="module")
+def second_instances():
+    """`Kernel.second_instance` that keeps what it makes: loading is most of what a trace costs."""
+    original, made = Kernel.second_instance, {}
+    with ExitStack() as stack:
+
+        @contextmanager
+        def second_instance(kernel):
+            with libbpf.closing(libbpf.pinned(kernel._pins.load_balancer)) as fd:
+                loaded = libbpf.program_info(fd).id
+            if loaded not in made:
+                made[loaded] = stack.enter_context(original(kernel))
+            yield made[loaded]
+
+        yield second_instance
+
+
+@pytest.fixture
+def trace(rig, snapshot, second_instances, monkeypatch, tmp_path):
+    """Trace a packet; the node must be the same afterwards."""
+    monkeypatch.setattr(Kernel, "second_instance", second_instances)
+    agent = Agent(rig.kernel, Paths(tmp_path))
+
+    def ask(version, protocol="tcp", *, port=WEB, sport=20000, source=None, destination=None, **more):
+        side = SIDES[version]
+        words = {
+            "source": end(source or side.client, sport),
+            "destination": f"{end(destination or side.vip, port)}/{protocol}",
+            **{name: str(value) for name, value in more.items()},
+        }
+        before = snapshot()
+        told = tracing.trace(agent, words)
+        assert snapshot() == before
+        assert told["disagreements"] == []
+        return told
+
+    return ask

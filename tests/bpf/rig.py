@@ -131,6 +131,8 @@ def set_forwarding(node, on):
 def make_node():
     """The node's namespace with its links, routes and neighbours."""
     node, peer = NetNS(), NetNS()
+    # Or its solicitations would be counted among the frames of tests.
+    peer.run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1")
     for device, mac in MACS.items():
         veth(node, device, peer, f"{device}-peer")
         node.run(f"ip link set {device} address {mac}")
@@ -331,6 +333,11 @@ class Rig:
                 raise
             return False
         return True
+
+
+def end(address, port):
+    """ADDR:PORT."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def flow_ends(key):

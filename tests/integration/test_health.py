@@ -7,7 +7,7 @@ from datapath.agent.core import FEW
 from integration.node import BACKENDS, VIP, answers, document, get, service, web_server, web_servers
 from netns.topology import wait_for
 
-CHECK = {"type": "http", "path": "/healthz", "interval": "100ms", "timeout": "80ms", "rise": 2, "fall": 2}
+CHECK = {"type": "http", "path": "/healthz", "interval": "200ms", "timeout": "200ms", "rise": 2, "fall": 3}
 
 
 def health(node, address):

@@ -14,7 +14,7 @@ from datapath.agent.originals import Originals
 from datapath.agent.paths import Paths
 from datapath.agent.pipeline import Prepared, prepare, prepare_services
 from datapath.agent.report import Report, desired_changes
-from datapath.compile import Compiled
+from datapath.compile import Compiled, CompileErrors
 from datapath.kernel import Kernel, KernelError
 from datapath.kernel.neighbours import next_hops
 from datapath.plan import disruption, plan
@@ -106,7 +106,7 @@ class Agent:
             after = documents.merge(before, document)
             if not _states_everything(document):
                 self._refuse_while_lost()
-            prepared = self._prepare(after, attach=not check)
+            prepared = self._prepare_document(document, after, attach=not check)
             changes = desired_changes(documents.dump(before), documents.dump(after))
             # Before the kernel changes: disruption is about the flows that there are now.
             report = self._report(prepared, changes, check=check)
@@ -126,7 +126,8 @@ class Agent:
     def converge(self) -> int:
         """Make the kernel hold what is desired; returns how many operations that took.
 
-        Does nothing while nothing is desired or while what is desired is lost. Raises CompileErrors, KernelError.
+        Does nothing while nothing is desired or while what is desired is lost. Raises CompileErrors, KernelError;
+        those about a user's program after everything else is done.
         """
         with self.lock:
             if self.desired is None:
@@ -134,10 +135,11 @@ class Agent:
             try:
                 prepared = self._prepare(self.desired, attach=True)
                 self._execute(prepared)
+                self._accept(prepared)
+                prepared.require_programs(prepared.unusable)
             except Exception as error:
                 self._note_trouble("converge", error)
                 raise
-            self._accept(prepared)
             return len(prepared.plan.operations)
 
     def plan(self) -> Report:
@@ -247,6 +249,20 @@ class Agent:
         self.plan_seconds = time.perf_counter() - started
         return prepared
 
+    def _prepare_document(self, document: object, after: DesiredState, attach: bool) -> Prepared:
+        """As `_prepare`, for what `document` asks for: refusals tell where in it.
+
+        Somebody else's program that cannot be used any more stands in the way only of new options, which may want
+        its device.
+        """
+        try:
+            prepared = self._prepare(after, attach=attach)
+            own = documents.item_names(document, "programs")
+            prepared.require_programs(prepared.unusable if _has_options(document) else own)
+        except CompileErrors as error:
+            raise CompileErrors(documents.located(error.errors, document)) from error
+        return prepared
+
     def _prepare_current(self) -> Prepared:
         """The comparison with what is desired now; without differences where nothing is (or it is lost)."""
         if self.desired is not None:
@@ -292,7 +308,8 @@ class Agent:
         self._compiled = prepared.compiled
         self._next_hops = prepared.facts.next_hops
         self.warnings = prepared.compiled.warnings
-        self.converged, self.drift_count, self.last_trouble = True, 0, None
+        self.drift_count, self.last_trouble = len(prepared.unusable), None
+        self.converged = not prepared.unusable
         self._checked = {target.key for target in targets(prepared.desired.services)}
         if not self.health.keys() <= self._checked:
             self.health = {key: healthy for key, healthy in self.health.items() if key in self._checked}
@@ -324,15 +341,21 @@ class Agent:
             check=check,
             rows=[*changes, *rows(prepared.plan, prepared.compiled.names)],
             disruption=disruption(prepared.plan, prepared.compiled.names, self.kernel.flows()),
-            warnings=prepared.compiled.warnings,
+            warnings=(*prepared.compiled.warnings, *unusable(prepared)),
             map_writes=0,
         )
 
 
 def drift_count(prepared: Prepared) -> int:
-    """Differences: operations that would heal them, and devices where a foreign program sits."""
+    """Differences: operations that would heal them, devices where a foreign program sits, programs past healing."""
     foreign = prepared.have.load_balancer.foreign if prepared.have.load_balancer else {}
-    return len(prepared.plan.operations) + len(foreign)
+    return len(prepared.plan.operations) + len(foreign) + len(prepared.unusable)
+
+
+def unusable(prepared: Prepared) -> list[str]:
+    """Why users' programs cannot be what is desired, one sentence each."""
+    errors = [row for each in prepared.unusable.values() for row in problems.as_errors(each)]
+    return [f"{row['path']}: {row['message']}; it stays as it is" for row in errors]
 
 
 def removable(have: KernelState) -> list[str]:
@@ -346,8 +369,12 @@ def removable(have: KernelState) -> list[str]:
     return lines
 
 
+def _has_options(document: object) -> bool:
+    return isinstance(document, Mapping) and document.get("options") is not None
+
+
 def _states_everything(document: object) -> bool:
-    if not isinstance(document, Mapping) or document.get("options") is None:
+    if not isinstance(document, Mapping) or not _has_options(document):
         return False
     sections = [document.get(name) for name in ("services", "programs")]
     return all(isinstance(section, Mapping) and bool(section.get("purge")) for section in sections)

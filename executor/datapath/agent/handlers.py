@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 from datapath.agent import problems, views
 from datapath.agent.core import Agent
+from datapath.agent.trace import trace
 from datapath.spec.errors import SpecError, SpecErrors
 
 log = logging.getLogger(__name__)
@@ -86,4 +87,5 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
         agent, parameters.get("frontend", ""), _flag(parameters, "slots")
     ),
     ("GET", "/v1/flows"): lambda agent, parameters, _: views.flows(agent, parameters),
+    ("GET", "/v1/trace"): lambda agent, parameters, _: trace(agent, parameters),
 }

@@ -8,20 +8,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Optional, Union
 
-from datapath.compile import Compiled, compile_service, compile_state, selected_devices, targets
+from datapath.compile import Compiled, CompileErrors, compile_service, compile_state, selected_devices, targets
 from datapath.compile.ids import TableKey, pack_frontend, protocols
 from datapath.compile.layouts import BACKENDS, SERVICES
-from datapath.kernel import Kernel
+from datapath.kernel import Kernel, KernelError
 from datapath.plan import Plan, plan
 from datapath.plan.operations import Operation
 from datapath.sources.merge import Health, merge, merge_service
+from datapath.spec.errors import SpecError, SpecErrors
 from datapath.spec.options import effective
 from datapath.state.facts import NodeFacts
-from datapath.state.kernel_state import Entries, KernelState
+from datapath.state.kernel_state import Entries, KernelState, UserProgram
 from datapath.state.merged import MergedState
-from datapath.state.model import DesiredState, Service
+from datapath.state.model import DesiredState, Program, Service
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,17 @@ class Prepared:
     have: KernelState
     want: KernelState
     plan: Plan
+    unusable: Mapping[str, Union[SpecErrors, KernelError]]
+    """Name -> why that program of a user's, which stays as it is, cannot be what is desired."""
+
+    def require_programs(self, names: Iterable[str]) -> None:
+        """Raise for programs that cannot be used: CompileErrors with all that are refused, or else KernelError."""
+        wrong = [self.unusable[name] for name in names if name in self.unusable]
+        refusals = _refusals(wrong)
+        if refusals:
+            raise CompileErrors(refusals)
+        if wrong:
+            raise wrong[0]
 
 
 def prepare(
@@ -49,17 +61,37 @@ def prepare(
 
     `attach` allows to find out about native XDP by attaching a program that passes everything for a moment, where
     the driver does not tell; a dry run must not. `originals` are the sysctls that the executor once changed: those
-    that nothing wants any more go back to them. Raises CompileErrors, KernelError.
+    that nothing wants any more go back to them. Raises CompileErrors, KernelError; not for users' programs alone.
     """
     merged = merge(desired, health)
     facts = gather_facts(kernel, merged, attach=attach)
     have = kernel.read()
-    programs = [kernel.inspect_program(program) for program in merged.programs]
-    compiled = compile_state(merged, facts, have, kernel.build_id(), programs=programs, previous=previous)
+    inspected = {program.name: _inspect(kernel, program) for program in merged.programs}
+    programs = [each for each in inspected.values() if isinstance(each, UserProgram)]
+    unusable = {name: each for name, each in inspected.items() if not isinstance(each, UserProgram)}
+    try:
+        compiled = compile_state(merged, facts, have, kernel.build_id(), programs=programs, previous=previous)
+    except CompileErrors as error:
+        raise CompileErrors([*error.errors, *_refusals(unusable.values())]) from error
+    for name, refusal in compiled.refused.items():
+        known = unusable.get(name)
+        unusable[name] = CompileErrors([*(known.errors if isinstance(known, SpecErrors) else ()), refusal])
     # A device that is gone took its sysctls with it.
     restored = {name: value for name, value in originals.items() if name in have.sysctls}
     want = replace(compiled.state, sysctls={**restored, **compiled.state.sysctls})
-    return Prepared(desired, compiled, facts, have, want, plan(want, have))
+    return Prepared(desired, compiled, facts, have, want, plan(want, have), unusable)
+
+
+def _inspect(kernel: Kernel, program: Program) -> Union[UserProgram, SpecErrors, KernelError]:
+    """What the program is, or why it cannot be loaded."""
+    try:
+        return kernel.inspect_program(program)
+    except (SpecErrors, KernelError) as error:
+        return error
+
+
+def _refusals(unusable: Iterable[Exception]) -> list[SpecError]:
+    return [error for each in unusable if isinstance(each, SpecErrors) for error in each.errors]
 
 
 def gather_facts(kernel: Kernel, merged: MergedState, *, attach: bool) -> NodeFacts:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, Optional
 
 from datapath.agent.lock import LockedError
 from datapath.compile import CompileErrors
 from datapath.kernel import KernelError
+from datapath.plan.operations import Operation, PutProgram, RemoveProgram
 from datapath.spec.errors import SpecErrors
 
 REFUSED, FAILED = 422, 500
@@ -19,10 +20,9 @@ def as_errors(error: BaseException) -> list[dict[str, Any]]:
     if isinstance(error, (SpecErrors, CompileErrors)):
         return [each.as_dict() for each in error.errors]
     if isinstance(error, KernelError):
-        operation = type(error.operation).__name__ if error.operation is not None else ""
         code = errno.errorcode.get(error.errno, "") if error.errno else ""
         message = f"{error.message} ({code})" if code else error.message
-        return [_row("kernel", operation, message, log=error.log)]
+        return [_row("kernel", _place(error.operation), message, log=error.log)]
     if isinstance(error, LockedError):
         return [_row("agent", "", str(error))]
     return [_row("node", "", str(error) or type(error).__name__, log=getattr(error, "log", "") or "")]
@@ -31,6 +31,12 @@ def as_errors(error: BaseException) -> list[dict[str, Any]]:
 def status(error: BaseException) -> int:
     """The HTTP status for `error`."""
     return REFUSED if isinstance(error, (SpecErrors, CompileErrors)) else FAILED
+
+
+def _place(operation: Optional[Operation]) -> str:
+    if isinstance(operation, (PutProgram, RemoveProgram)):
+        return f"programs.{operation.program.program.name}"
+    return type(operation).__name__ if operation is not None else ""
 
 
 def _row(document: str, path: str, message: str, log: str = "") -> dict[str, Any]:

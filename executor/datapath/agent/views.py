@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 
 from datapath import __version__
 from datapath.agent import tables
-from datapath.agent.core import Agent, drift_count
+from datapath.agent.core import Agent, drift_count, unusable
 from datapath.agent.report import SHOWN_OPERATIONS
 from datapath.compile import layouts
 from datapath.compile.outcomes import OUTCOMES
@@ -44,6 +44,8 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
         prepared = agent.verify()
     except Exception as error:
         problems.append(f"cannot compare the kernel with the desired state: {error}")
+    else:
+        problems += unusable(prepared)
     have = prepared.have if prepared is not None else agent.kernel.read()
     desired = agent.desired or DesiredState()
     options = effective(desired.options)
@@ -106,7 +108,7 @@ def maglev(agent: Agent, frontend: str, with_slots: bool) -> dict[str, Any]:
         backends = tables.backends(have)
         table = have.luts.get(row.lut_id, b"")
         counts = tables.shares(table)
-        service, weights = _owner(agent, row.frontend)
+        service, weights = owner(agent, row.frontend)
         shares = [
             {
                 "backend": each.endpoint,
@@ -137,7 +139,7 @@ def flows(agent: Agent, parameters: Mapping[str, str]) -> dict[str, Any]:
     limit = _limit(parameters.get("limit", "100"))
     wanted = _flow_filter(parameters)
     with agent.lock:
-        names = {row.lut_id: _owner(agent, row.frontend)[0] for row in tables.frontends(agent.kernel.read()).values()}
+        names = {row.lut_id: owner(agent, row.frontend)[0] for row in tables.frontends(agent.kernel.read()).values()}
         hz = jiffies_hz()
         matching = (row for row in tables.requests(agent.kernel.flows(), hz) if wanted(row))
         found = list(itertools.islice(matching, None if limit == 0 else limit + 1))
@@ -165,6 +167,7 @@ def verify(agent: Agent) -> dict[str, Any]:
         "drift": list(itertools.islice(rows(prepared.plan, prepared.compiled.names), SHOWN_OPERATIONS)),
         "drift_count": drift_count(prepared),
         "foreign": foreign,
+        "unusable": unusable(prepared),
         "problems": _problems(agent),
     }
 
@@ -311,7 +314,7 @@ def _program(name: str, each: Any) -> dict[str, Any]:
     }
 
 
-def _owner(agent: Agent, frontend: Frontend) -> tuple[str, dict[str, int]]:
+def owner(agent: Agent, frontend: Frontend) -> tuple[str, dict[str, int]]:
     """Name of the service that has this frontend, and its backends' weights."""
     for service in (agent.desired or DesiredState()).services:
         if frontend in service.frontends:

@@ -55,6 +55,15 @@ def ct_list(options: Namespace) -> int:
     return _show(options, document, render.flows)
 
 
+def trace(options: Namespace) -> int:
+    """What the loaded program does with a packet."""
+    from datapath.cli.trace import render
+
+    names = ("source", "destination", "tcp_flags", "device", "ttl", "length")
+    parameters = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return _show(options, _ask("GET", "/v1/trace", parameters, fallback=True), render)
+
+
 def plan(options: Namespace) -> int:
     """What would change."""
     from datapath.cli import render

@@ -87,10 +87,23 @@ def _add_reading(subcommands: Subcommands) -> None:
     flows.add_argument("--protocol", choices=("tcp", "udp"), help="only this protocol")
     flows.add_argument("--limit", type=int, default=100, metavar="N", help="at most N flows (default 100, 0: all)")
 
+    _add_trace(subcommands)
+
     plan = _command(subcommands, "plan", "what would change, without changing it", commands.plan)
     plan.add_argument("file", nargs="?", metavar="FILE", help="document (- for stdin); default: the stored state")
     _command(subcommands, "verify", "compare the kernel with the desired state; exit code 3 on drift", commands.verify)
     _command(subcommands, "info", "facts of this node: kernel features, devices, programs, maps", commands.info)
+
+
+def _add_trace(subcommands: Subcommands) -> None:
+    text = "what the loaded program does with a packet, and why; leaves no trace in flows or counters"
+    trace = _command(subcommands, "trace", text, commands.trace)
+    trace.add_argument("source", metavar="SRC:PORT", help="198.51.100.7:40000, [2001:db8::7]:40000")
+    trace.add_argument("destination", metavar="DST:PORT/PROTO", help="192.0.2.10:80/TCP, [2001:db8::10]:53/UDP")
+    trace.add_argument("--tcp-flags", metavar="FLAGS", help="S, SA, FA, R... or syn,ack (default: S)")
+    trace.add_argument("--device", metavar="DEVICE", help="received there (default: on the way back to SRC)")
+    trace.add_argument("--ttl", metavar="N", help="TTL or hop limit on arrival (default: 64)")
+    trace.add_argument("--length", metavar="N", help="bytes of the IP packet (default: no payload)")
 
 
 def _add_writing(subcommands: Subcommands) -> None:

@@ -126,8 +126,9 @@ def disruption(document: Document) -> list[str]:
 
 def drift(document: Document) -> str:
     """`datapath verify`."""
-    lines = operations(document["drift"], document["drift_count"] - len(document["foreign"]))
-    lines += [f"{paint('!', RED)} {device}: {what}" for device, what in sorted(document["foreign"].items())]
+    others = [f"{device}: {what}" for device, what in sorted(document["foreign"].items())] + document["unusable"]
+    lines = operations(document["drift"], document["drift_count"] - len(others))
+    lines += [f"{paint('!', RED)} {other}" for other in others]
     if document["drift_count"]:
         lines.append("")
         lines.append(

@@ -13,6 +13,7 @@ from datapath.compile.compiled import Compiled
 from datapath.compile.errors import CompileErrors, Problems
 from datapath.compile.layouts import BACKENDS, SERVICES
 from datapath.compile.services import Parts, compile_parts
+from datapath.spec.errors import SpecError
 from datapath.spec.option import Group
 from datapath.spec.options import BY_KEY, effective
 from datapath.state.facts import NodeFacts
@@ -54,7 +55,8 @@ def compile_state(
     """What the kernel should hold for `merged`.
 
     `have` gives the ids in use and the source addresses. `build_id` are 16 bytes that tell versions of the object
-    apart. `programs` are the users' programs as the kernel stage inspected them, one for each of `merged.programs`.
+    apart. `programs` are those of `merged.programs` that the kernel stage could inspect. One that it could not, or
+    that is refused here (`Compiled.refused`), stays as it is in `have`: it takes nothing else down with it.
     `previous` saves making tables again that it has. Raises `CompileErrors` with every reason why not.
     """
     problems = Problems()
@@ -64,12 +66,20 @@ def compile_state(
         compiled = Balancer(merged, facts, have, problems).compile(build_id, previous)
         if compiled.state.load_balancer is not None:
             balanced = compiled.state.load_balancer.attachments
-    devices.check_programs(merged.programs, facts, balanced, problems)
-    problems.raise_if_any()
-    inspected = {each.program.name: each for each in programs}
-    wanted = {program.name: inspected[program.name] for program in merged.programs}
-    state = replace(compiled.state, programs=MappingProxyType(wanted))
-    return replace(compiled, state=state, warnings=tuple(dict.fromkeys(problems.warnings)))
+    usable = {each.program.name: each for each in programs}
+    refused: dict[str, SpecError] = {}
+    for program in merged.programs:
+        error = devices.program_error(program, facts, balanced)
+        if error is not None:
+            refused[program.name] = error
+            usable.pop(program.name, None)
+    wanted = {each.name: usable.get(each.name, have.programs.get(each.name)) for each in merged.programs}
+    state = replace(
+        compiled.state,
+        programs=MappingProxyType({name: program for name, program in wanted.items() if program is not None}),
+    )
+    warnings = tuple(dict.fromkeys(problems.warnings))
+    return replace(compiled, state=state, warnings=warnings, refused=MappingProxyType(refused))
 
 
 def compile_service(compiled: Compiled, service: EffectiveService) -> Compiled:

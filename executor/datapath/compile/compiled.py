@@ -9,6 +9,7 @@ from typing import Optional
 
 from datapath.compile.ids import Ids
 from datapath.compile.services import Table, TableSettings
+from datapath.spec.errors import SpecError
 from datapath.state.kernel_state import KernelState
 
 
@@ -24,3 +25,5 @@ class Compiled:
     settings: Optional[TableSettings] = None
     """None where no load balancer is wanted."""
     tables: Mapping[int, Table] = field(default_factory=lambda: MappingProxyType({}))
+    refused: Mapping[str, SpecError] = field(default_factory=lambda: MappingProxyType({}))
+    """Name -> why that program of a user's cannot be what is asked for."""

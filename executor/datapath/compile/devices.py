@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from datapath.compile.errors import Problems
-from datapath.spec.errors import nearest_name
+from datapath.spec.errors import SpecError, nearest_name
 from datapath.state.facts import Device, NodeFacts
 from datapath.state.model import Hook, IPAddress, Program
 
@@ -72,6 +72,21 @@ def attachments(
     names: Sequence[str], acceleration: str, facts: NodeFacts, attached: Mapping[str, str], problems: Problems
 ) -> dict[str, str]:
     """Device -> XDP mode, `native` or `generic`; `attached` is how they are attached now."""
+    modes = _modes(names, acceleration, facts, attached, problems)
+    for name in (name for name, mode in modes.items() if mode == "native"):
+        device = facts.devices[name]
+        if device.driver == "veth" and not device.peer_xdp:
+            seen = "may carry" if device.peer_xdp is None else "carries"
+            problems.warn(
+                f"device {name} is a veth whose peer {seen} no XDP program: without one, packets that leave by the"
+                " device that they came in by never arrive (docs/operations.md, Load balancers in containers)"
+            )
+    return modes
+
+
+def _modes(
+    names: Sequence[str], acceleration: str, facts: NodeFacts, attached: Mapping[str, str], problems: Problems
+) -> dict[str, str]:
     if acceleration == "testing-only":
         return dict.fromkeys(names, "generic")
     modes = {}
@@ -104,22 +119,14 @@ def _refuse_native(device: Device, problems: Problems) -> None:
     )
 
 
-def check_programs(
-    programs: Iterable[Program], facts: NodeFacts, balanced: Mapping[str, str], problems: Problems
-) -> None:
-    """Refuse users' programs on devices that do not exist or whose XDP hook is the load balancer's."""
-    for program in programs:
-        path = f"programs.{program.name}.attach.device"
-        if program.hook not in (Hook.XDP, Hook.TC) or program.device is None:
-            continue
-        if not _matching_exactly(program.device, facts, path, problems):
-            continue
-        if program.hook is Hook.XDP and program.device in balanced:
-            problems.refuse(path, program.device, "the load balancer is attached to this device's XDP hook")
-
-
-def _matching_exactly(name: str, facts: NodeFacts, path: str, problems: Problems) -> bool:
-    if name in facts.devices:
-        return True
-    problems.refuse(path, name, f"there is no device {name}", _choices(facts), nearest_name(name, facts.devices))
-    return False
+def program_error(program: Program, facts: NodeFacts, balanced: Mapping[str, str]) -> Optional[SpecError]:
+    """What is wrong with a user's program on a device that does not exist or whose XDP hook is the load balancer's."""
+    path, name = f"programs.{program.name}.attach.device", program.device
+    if program.hook not in (Hook.XDP, Hook.TC) or name is None:
+        return None
+    if name not in facts.devices:
+        nearest = nearest_name(name, facts.devices)
+        return SpecError("programs", path, name, f"there is no device {name}", _choices(facts), nearest)
+    if program.hook is Hook.XDP and name in balanced:
+        return SpecError("programs", path, name, "the load balancer is attached to this device's XDP hook")
+    return None

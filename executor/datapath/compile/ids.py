@@ -65,7 +65,8 @@ def allocate(services: Sequence[Service], have: KernelState, sizes: Mapping[str,
 
     A full map is refused: which one, its size, and the option that enlarges it.
     """
-    tables = _table_ids(services, have, sizes, problems)
+    stored = _stored_backends(have)
+    tables = _table_ids(services, have, stored, sizes, problems)
     wanted = [
         (BackendKey(lut_id, pack_address(backend.address), backend.port), protocol)
         for service in services
@@ -73,16 +74,40 @@ def allocate(services: Sequence[Service], have: KernelState, sizes: Mapping[str,
         for lut_id in (tables.get(TableKey(service.name, protocol), 0),)
         for backend in service.backends
     ]
-    return Ids(tables, _backend_ids(wanted, have, sizes, problems))
+    return Ids(tables, _backend_ids(wanted, stored, sizes, problems))
+
+
+class _Stored(NamedTuple):
+    """A backend in the kernel's map."""
+
+    number: int
+    key: BackendKey
+    protocol: int
+
+
+def _stored_backends(have: KernelState) -> list[_Stored]:
+    found = []
+    for packed_id, packed in have.entries.get(BACKENDS, {}).items():
+        value = BackendValue.from_buffer_copy(packed)
+        (number,) = struct.unpack("=I", packed_id)
+        found.append(_Stored(number, BackendKey(value.lut_id, bytes(value.address), value.port), value.protocol))
+    return found
 
 
 def _table_ids(
-    services: Sequence[Service], have: KernelState, sizes: Mapping[str, int], problems: Problems
+    services: Sequence[Service],
+    have: KernelState,
+    stored: Sequence[_Stored],
+    sizes: Mapping[str, int],
+    problems: Problems,
 ) -> dict[TableKey, int]:
     wanted = [TableKey(service.name, protocol) for service in services for protocol in protocols(service)]
     pool = _Pool(LUTS, sizes[LUTS] - 1, "tables", problems)
-    ids = _recovered_tables(services, have, pool.capacity)
-    occupied = set(have.luts) | set(_frontend_tables(have).values())
+    known = _frontend_tables(have)
+    ids: dict[TableKey, int] = {}
+    _elect(ids, _frontend_votes(services, known), pool.capacity)
+    _elect(ids, _backend_votes(services, ids, stored, frozenset(known.values())), pool.capacity)
+    occupied = set(have.luts) | set(known.values())
     return pool.complete([(key, str(key).encode()) for key in wanted], ids, occupied)
 
 
@@ -91,35 +116,57 @@ def _frontend_tables(have: KernelState) -> dict[bytes, int]:
     return {key: int(ServiceValue.from_buffer_copy(value).lut_id) for key, value in entries.items()}
 
 
-def _recovered_tables(services: Sequence[Service], have: KernelState, capacity: int) -> dict[TableKey, int]:
+def _frontend_votes(services: Sequence[Service], known: Mapping[bytes, int]) -> Counter[tuple[TableKey, int]]:
     """The table that most of a service's frontends point at is its own, so also after a change of its name."""
-    known = _frontend_tables(have)
-    votes = Counter(
+    return Counter(
         (TableKey(service.name, frontend.protocol), known[key])
         for service in services
         for frontend in service.frontends
         for key in (pack_frontend(frontend),)
-        if 1 <= known.get(key, 0) <= capacity
+        if key in known
     )
-    ids: dict[TableKey, int] = {}
-    taken: set[int] = set()
-    for (key, lut_id), _ in sorted(votes.items(), key=lambda vote: (-vote[1], str(vote[0][0]))):
-        if key not in ids and lut_id not in taken:
+
+
+def _backend_votes(
+    services: Sequence[Service], ids: Mapping[TableKey, int], stored: Sequence[_Stored], pointed_at: frozenset[int]
+) -> Counter[tuple[TableKey, int]]:
+    """Where a service's frontends are lost: the table of its backends, among those that no frontend points at."""
+    tables: dict[tuple[bytes, int, int], list[int]] = {}
+    for each in stored:
+        if each.key.lut_id not in pointed_at:
+            tables.setdefault((each.key.address, each.key.port, each.protocol), []).append(each.key.lut_id)
+    if not tables:
+        return Counter()
+    return Counter(
+        (key, lut_id)
+        for service in services
+        for protocol in protocols(service)
+        for key in (TableKey(service.name, protocol),)
+        if key not in ids
+        for backend in service.backends
+        for lut_id in tables.get((pack_address(backend.address), backend.port, protocol.value), ())
+    )
+
+
+def _elect(ids: dict[TableKey, int], votes: Counter[tuple[TableKey, int]], capacity: int) -> None:
+    """Give tables to those who have the most votes for them; a smaller map has no place for ids over `capacity`."""
+    taken = set(ids.values())
+    for (key, lut_id), _ in sorted(votes.items(), key=lambda vote: (-vote[1], str(vote[0][0]), vote[0][1])):
+        if key not in ids and lut_id not in taken and 1 <= lut_id <= capacity:
             ids[key] = lut_id
             taken.add(lut_id)
-    return ids
 
 
 def _backend_ids(
-    wanted: Sequence[tuple[BackendKey, Protocol]], have: KernelState, sizes: Mapping[str, int], problems: Problems
+    wanted: Sequence[tuple[BackendKey, Protocol]],
+    stored: Sequence[_Stored],
+    sizes: Mapping[str, int],
+    problems: Problems,
 ) -> dict[BackendKey, int]:
     pool = _Pool(BACKENDS, sizes[BACKENDS] - 1, "backends", problems)
     known: dict[tuple[BackendKey, int], int] = {}
-    for packed_id, value in have.entries.get(BACKENDS, {}).items():
-        stored = BackendValue.from_buffer_copy(value)
-        (backend_id,) = struct.unpack("=I", packed_id)
-        key = BackendKey(stored.lut_id, bytes(stored.address), stored.port)
-        known.setdefault((key, stored.protocol), backend_id)
+    for each in stored:
+        known.setdefault((each.key, each.protocol), each.number)
     ids = {
         key: known[key, protocol.value]
         for key, protocol in wanted

@@ -25,7 +25,7 @@ def canonical(path: str) -> str:
     places = mounts()
     if not resolved.is_dir() or not any(place == resolved or place in resolved.parents for place in places):
         known = ", ".join(map(str, places)) or "nowhere (mount -t cgroup2 none DIRECTORY)"
-        raise RefusedError(f"{path} is no cgroup v2 directory; cgroup2 is mounted at {known}")
+        raise RefusedError(f"{path} is no cgroup v2 directory; cgroup2 is mounted at {known}", "attach.cgroup")
     return str(resolved)
 
 

@@ -29,6 +29,10 @@ _IFF_UP = 1
 _PASS = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
 """r0 = XDP_PASS; exit"""
 _NETDEV_XDP_ACT_BASIC = 1
+_IFINFOMSG_SIZE = 16
+_IFLA_XDP, _IFLA_TARGET_NETNSID, _IFLA_XDP_ATTACHED = 43, 46, 2
+_XDP_ATTACHED_NATIVE = (b"\1", b"\4")
+"""In the driver alone, or in several ways."""
 _RT_TABLE_MAIN = 254
 
 
@@ -45,6 +49,8 @@ class Link:
     """native, generic, offload; "" without XDP program."""
     xdp_program: int
     """Id of the program, 0 without."""
+    peer: Optional[tuple[int, Optional[int]]] = None
+    """Index of the device that this one is tied to (IFLA_LINK), and the id of its network namespace if another."""
 
 
 def links() -> dict[str, Link]:
@@ -62,6 +68,7 @@ def _link(message: Any) -> Link:
         # Several programs (hardware and software): the one that packets meet in software counts.
         program = xdp.get_attr("IFLA_XDP_DRV_PROG_ID") or xdp.get_attr("IFLA_XDP_SKB_PROG_ID") or 0
         mode = NATIVE if xdp.get_attr("IFLA_XDP_DRV_PROG_ID") else mode
+    peer = message.get_attr("IFLA_LINK")
     return Link(
         message.get_attr("IFLA_IFNAME"),
         message["index"],
@@ -70,6 +77,7 @@ def _link(message: Any) -> Link:
         bool(message["flags"] & _IFF_UP),
         mode if program else "",
         program,
+        (peer, message.get_attr("IFLA_LINK_NETNSID")) if peer else None,
     )
 
 
@@ -111,9 +119,27 @@ def read(names: Optional[Sequence[str]], probe_native: bool) -> dict[str, Device
     for name, link in chosen.items():
         made_by = driver(name)
         native, reason = native_xdp(link, made_by, attach=names is not None) if probe_native else (None, "")
-        own_addresses = own.get(link.index, ())
-        found[name] = Device(name, link.index, made_by, link.mac, link.mtu, link.up, own_addresses, native, reason)
+        facts = (link.index, made_by, link.mac, link.mtu, link.up, own.get(link.index, ()), native, reason)
+        found[name] = Device(name, *facts, peer_xdp=peer_xdp(link) if made_by == "veth" else None)
     return found
+
+
+def peer_xdp(link: Link) -> Optional[bool]:
+    """Whether a veth's peer carries a native XDP program; None where the kernel does not tell.
+
+    It tells about another namespace to whoever has CAP_NET_ADMIN over it: not inside a user namespace.
+    """
+    if link.peer is None:
+        return None
+    index, namespace = link.peer
+    request = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0)
+    if namespace is not None:
+        request += netlink.attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", namespace))
+    error, body = netlink.exchange([(netlink.RTM_GETLINK, 0, request)])[0]
+    if error:
+        return None
+    xdp = netlink.attributes(netlink.attributes(body[_IFINFOMSG_SIZE:]).get(_IFLA_XDP, b""))
+    return xdp.get(_IFLA_XDP_ATTACHED) in _XDP_ATTACHED_NATIVE
 
 
 def native_xdp(link: Link, driver_name: str, attach: bool) -> tuple[Optional[bool], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
@@ -22,7 +23,15 @@ class LibbpfMissingError(OSError):
 
 
 class RefusedError(Exception):
-    """The kernel could do it, but what is there already belongs to somebody else."""
+    """What is asked for is not done: it does not fit what is there, or that belongs to somebody else.
+
+    `field` is the part of the program's description that is at fault, `allowed` what it could be.
+    """
+
+    def __init__(self, message: str, field: str = "", allowed: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.field = field
+        self.allowed = tuple(allowed)
 
 
 class KernelError(Exception):

@@ -103,6 +103,12 @@ def _xdp_frags() -> bool:
     return True
 
 
+def _received_on() -> bool:
+    with libbpf.closing(libbpf.program_load(ProgramType.XDP, _RETURN_1)) as program:
+        libbpf.run_program(program, bytes(60), abi.XdpMd())
+    return True
+
+
 def _qdisc(name: str) -> Callable[[], bool]:
     """Whether a qdisc is built in, loaded, or there as a module (which is not loaded to find out)."""
 
@@ -136,6 +142,7 @@ FEATURES: tuple[Feature, ...] = (
             _link(ProgramType.CGROUP_SKB, AttachType.CGROUP_INET_INGRESS, _NO_DEVICE, errno.EBADF)),
     Feature("neighbour_managed", "the kernel keeps next hops resolved by itself; else the daemon refreshes them",
             neighbours.managed_supported),
+    Feature("test_run_device", "a frame can be pushed through a program as if a device had received it", _received_on),
     Feature("sch_fq", "the qdisc that bandwidth limits need", _qdisc("fq")),
 )  # fmt: skip
 

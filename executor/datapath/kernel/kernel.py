@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
 from datapath.compile import layouts
 from datapath.compile.layouts import FlowKey, FlowValue
-from datapath.kernel import abi, clock, features, libbpf, load_balancer, neighbours, programs, read, sysctl
+from datapath.kernel import abi, clock, features, libbpf, load_balancer, neighbours, programs, read, sysctl, trace
 from datapath.kernel import devices as device_facts
 from datapath.kernel.counters import counters
 from datapath.kernel.entries import Writer
@@ -18,7 +20,8 @@ from datapath.kernel.execute import Executor, Progress
 from datapath.kernel.maps import Maps
 from datapath.kernel.objects import ObjectSource
 from datapath.kernel.pins import Pins, unpin
-from datapath.plan.operations import Operation
+from datapath.plan.operations import Operation, PutProgram
+from datapath.spec.errors import SpecErrors
 from datapath.state.facts import NodeFacts
 from datapath.state.kernel_state import KernelState, UserProgram
 from datapath.state.model import IPAddress, Program
@@ -87,14 +90,16 @@ class Kernel:
         """What a user's program is, by loading it; nothing is attached or pinned.
 
         Raises:
-            KernelError: it cannot be read or loaded, or cannot be attached where it is to go; has the verifier's log.
+            SpecErrors: there is no such object or program, or it does not fit where it is to be attached.
+            KernelError: the kernel refuses it; has the verifier's log.
         """
         try:
             return programs.inspect(self._pins, program)
-        except BpfError as e:
-            raise KernelError(None, e.errno or 0, e.strerror or str(e), e.log) from e
-        except (OSError, RefusedError, ValueError) as e:
-            raise KernelError(None, getattr(e, "errno", 0) or 0, str(e)) from e
+        except RefusedError as e:
+            raise SpecErrors([programs.refusal(program, e)]) from e
+        except (OSError, ValueError) as e:
+            operation, log = PutProgram(UserProgram(program, "")), e.log if isinstance(e, BpfError) else ""
+            raise KernelError(operation, getattr(e, "errno", 0) or 0, getattr(e, "strerror", "") or str(e), log) from e
 
     def flows(self) -> Iterator[tuple[FlowKey, FlowValue]]:
         """All flows, in no order; those that begin or end meanwhile may be there or not."""
@@ -120,15 +125,40 @@ class Kernel:
         The program counts it and may begin a flow, as for a real packet.
 
         Raises:
-            KernelError: no program is loaded, or there is no such device.
+            KernelError: no program is loaded, there is no such device, or this kernel has no `test_run_device`.
         """
         link = device_facts.links().get(device)
         fd = libbpf.pinned(self._pins.load_balancer)
         if link is None or fd is None:
             raise KernelError(None, 0, f"there is no device {device}" if fd else "no load balancer is loaded")
         with libbpf.closing(fd):
+            if not features.has("test_run_device"):
+                # Without a device the program would ask for routes as the loopback device's, which has none.
+                why = "this kernel runs no frame as received on a device (5.15 and newer do)"
+                raise KernelError(None, errno.EOPNOTSUPP, why)
             verdict, frame, _ = libbpf.run_program(fd, packet, abi.XdpMd(ingress_ifindex=link.index))
         return verdict, frame
+
+    def loaded(self) -> bool:
+        """Whether the load balancer's program is pinned, and so loaded."""
+        return self._pins.load_balancer.exists()
+
+    @contextmanager
+    def second_instance(self) -> Iterator[trace.Instance]:
+        """A second instance of the loaded program, to run packets through without leaving a trace.
+
+        Raises:
+            KernelError: no program is loaded, or one of another version.
+        """
+        fd = libbpf.pinned(self._pins.load_balancer)
+        if fd is None:
+            raise KernelError(None, 0, "no load balancer is loaded")
+        with libbpf.closing(fd):
+            try:
+                with trace.instance(fd, self._objects.read()) as made:
+                    yield made
+            except BpfError as e:
+                raise KernelError(None, e.errno or 0, e.strerror or str(e), e.log) from e
 
     def reset(self) -> None:
         """Remove everything of ours: attachments, programs, maps, neighbours, pins. Sysctls are left as they are."""

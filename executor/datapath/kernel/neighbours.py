@@ -26,10 +26,12 @@ OUR_PROTOCOL = 0xDA
 
 _NDMSG = struct.Struct("=BBHiHBB")
 _RTMSG = struct.Struct("=BBBBBBBBI")
-_NDA_DST, _NDA_PROTOCOL, _NDA_FLAGS_EXT = 1, 12, 15
+_NDA_DST, _NDA_LLADDR, _NDA_PROTOCOL, _NDA_FLAGS_EXT = 1, 2, 12, 15
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
 _RTN_UNICAST = 1
 _NUD_NONE = 0
+_UNUSABLE = 0x01 | 0x20
+"""NUD_INCOMPLETE, NUD_FAILED."""
 _NTF_USE, _NTF_EXT_LEARNED, _NTF_EXT_MANAGED = 0x01, 0x10, 0x01
 
 
@@ -134,6 +136,19 @@ def read() -> frozenset[Neighbour]:
         if attributes.get(_NDA_PROTOCOL) == bytes([OUR_PROTOCOL]) and index in names:
             found.add(Neighbour(names[index], ipaddress.ip_address(attributes[_NDA_DST])))
     return frozenset(found)
+
+
+def macs() -> dict[NextHop, str]:
+    """MAC address of every resolved neighbour, whoever's entry it is."""
+    names = dict(socket.if_nameindex())
+    found = {}
+    for body in netlink.dump(netlink.RTM_GETNEIGH, _NDMSG.pack(0, 0, 0, 0, 0, 0, 0)):
+        family, _, _, index, state, _, _ = _NDMSG.unpack_from(body)
+        attributes = netlink.attributes(body[_NDMSG.size :])
+        mac = attributes.get(_NDA_LLADDR, b"")
+        if family in (socket.AF_INET, socket.AF_INET6) and len(mac) == 6 and index in names and not state & _UNUSABLE:
+            found[NextHop(names[index], ipaddress.ip_address(attributes[_NDA_DST]))] = mac.hex(":")
+    return found
 
 
 def refresh() -> None:

@@ -15,9 +15,10 @@ from datapath.kernel.abi import AttachType, LinkType, ProgramType
 from datapath.kernel.attachments import Transaction, attach_xdp, detach, existing, pin_link, update_link
 from datapath.kernel.bpf_object import BpfObject, ObjectProgram
 from datapath.kernel.devices import links
-from datapath.kernel.errors import RefusedError
+from datapath.kernel.errors import BpfError, RefusedError
 from datapath.kernel.features import has
 from datapath.kernel.pins import Pins, ensure_bpffs, unpin
+from datapath.spec.errors import SpecError, nearest_name
 from datapath.state.kernel_state import UserProgram
 from datapath.state.model import Hook, Program
 
@@ -39,8 +40,16 @@ _KERNEL_NAME = 15
 @contextmanager
 def _loaded(program: Program, with_pins: bool) -> Iterator[tuple[int, ObjectProgram]]:
     """The program, loaded: (file descriptor, as the object declares it)."""
-    data = Path(program.object_path).read_bytes()
-    with BpfObject(data, program.name) as obj:
+    try:
+        data = Path(program.object_path).read_bytes()
+    except OSError as e:
+        raise RefusedError(f"{program.object_path} cannot be read: {e.strerror}", "object") from e
+    try:
+        opened = BpfObject(data, program.name)
+    except BpfError as e:
+        log = f" ({e.log.strip().splitlines()[-1]})" if e.log.strip() else ""
+        raise RefusedError(f"{program.object_path} is no eBPF object that libbpf can open{log}", "object") from e
+    with opened as obj:
         chosen = _choose(obj.programs(), program)
         kind = _kind(chosen, program.hook)
         if kind is not None:
@@ -53,11 +62,13 @@ def _loaded(program: Program, with_pins: bool) -> Iterator[tuple[int, ObjectProg
 
 
 def _choose(programs: tuple[ObjectProgram, ...], wanted: Program) -> ObjectProgram:
-    names = ", ".join(one.name for one in programs) or "none"
+    names = [one.name for one in programs]
+    listed = ", ".join(names) or "none"
     if wanted.function is None:
         if len(programs) == 1:
             return programs[0]
-        raise RefusedError(f"{wanted.object_path} holds {len(programs)} programs ({names}): say which one")
+        message = f"{wanted.object_path} holds {len(programs)} programs ({listed}): say which one"
+        raise RefusedError(message, "program", names)
     # An object without BTF shows its functions under the kernel's short names once they are loaded.
     for candidates in (
         [one for one in programs if one.name == wanted.function],
@@ -65,7 +76,8 @@ def _choose(programs: tuple[ObjectProgram, ...], wanted: Program) -> ObjectProgr
     ):
         if len(candidates) == 1:
             return candidates[0]
-    raise RefusedError(f"{wanted.object_path} holds no program {wanted.function}; it holds: {names}")
+    message = f"{wanted.object_path} holds no program {wanted.function}; it holds: {listed}"
+    raise RefusedError(message, "program", names)
 
 
 def _kind(chosen: ObjectProgram, hook: Hook) -> Optional[ProgramType]:
@@ -80,9 +92,11 @@ def _kind(chosen: ObjectProgram, hook: Hook) -> Optional[ProgramType]:
     if chosen.type == 0 and len(allowed) == 1:
         return next(iter(allowed))
     if chosen.type not in allowed:
-        raise RefusedError(f"program {chosen.name} of section {chosen.section!r} cannot be attached to {hook.value}")
+        message = f"program {chosen.name} of section {chosen.section!r} cannot be attached to {hook.value}"
+        raise RefusedError(message, "attach.type")
     if hook is Hook.CGROUP and chosen.section == "cgroup/skb":
-        raise RefusedError(f"section 'cgroup/skb' of {chosen.name} names no direction: cgroup_skb/ingress or /egress")
+        message = f"section 'cgroup/skb' of {chosen.name} names no direction: cgroup_skb/ingress or /egress"
+        raise RefusedError(message, "program")
     # The kernel admits a classifier to TCX and to cls_bpf alike only without an expected attach type.
     return ProgramType.SCHED_CLS if hook is Hook.TC else None
 
@@ -103,10 +117,24 @@ def inspect(pins: Pins, program: Program) -> UserProgram:
 
     Raises:
         BpfError: with the verifier's log, when it rejects the program.
-        RefusedError: the object has no such program, or it cannot be attached there.
+        RefusedError: there is no such object, it has no such program, or that cannot be attached there.
     """
     with _loaded(program, with_pins=False) as (fd, _):
         return UserProgram(_normal(pins, program, libbpf.function_name(fd)), libbpf.program_info(fd).tag, _data(fd))
+
+
+def refusal(program: Program, error: RefusedError) -> SpecError:
+    """The refusal of a program as a violation of its description."""
+    values = {
+        "object": program.object_path,
+        "program": program.function,
+        "attach.type": program.hook.value,
+        "attach.cgroup": program.cgroup,
+    }
+    path = f"programs.{program.name}" + (f".{error.field}" if error.field else "")
+    value = values.get(error.field)
+    allowed = ", ".join(error.allowed) or None
+    return SpecError("programs", path, value, str(error), allowed, nearest_name(value, error.allowed))
 
 
 def _normal(pins: Pins, program: Program, function: str) -> Program:

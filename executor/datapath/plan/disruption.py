@@ -91,12 +91,25 @@ def _dead_families(want: KernelState, have: KernelState) -> Iterator[int]:
             yield version
 
 
+def _device_notes(want: KernelState, have: KernelState) -> Iterator[str]:
+    before, after = (state.load_balancer.attachments if state.load_balancer else {} for state in (have, want))
+    for device, mode in sorted(before.items()):
+        if device not in after:
+            yield f"{device} is left: what comes by it is not balanced any more"
+        elif after[device] != mode:
+            yield (
+                f"{device} changes from {mode} to {after[device]} XDP, which cannot be attached both at once: packets"
+                " that come in between are not balanced"
+            )
+
+
 def _notes(want: KernelState, have: KernelState) -> Iterator[str]:
     loaded, wanted = read_config(have), read_config(want)
     if loaded is not None and wanted is None:
         yield "the load balancer is removed: every flow through it ends"
     if loaded is None or wanted is None:
         return
+    yield from _device_notes(want, have)
     for version in _dead_families(want, have):
         yield f"the source address of IPv{version} requests changes: all IPv{version} flows end"
     if loaded.maglev_table_size != wanted.maglev_table_size:

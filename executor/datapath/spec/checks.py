@@ -51,13 +51,6 @@ def seed(seed: str) -> None:
     decode_seed(seed)
 
 
-def map_max(size: int) -> None:
-    """A size above zero."""
-    if size <= 0:
-        message = f"specified LBMap max entries {size} must be a value greater than 0"
-        raise RefusedError(message, f"1 to {MAP_LIMIT}")
-
-
 def device(name: str) -> None:
     """Empty, or the name of one device."""
     if name and (not _DEVICE_NAME.fullmatch(name) or name.endswith("+")):

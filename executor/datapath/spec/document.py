@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Optional
 
@@ -33,6 +34,29 @@ def merge(current: DesiredState, document: object) -> DesiredState:
     if errors:
         raise SpecErrors(errors)
     return DesiredState(options=options, services=services, programs=programs)
+
+
+def located(errors: Iterable[SpecError], document: object) -> list[SpecError]:
+    """`errors` of later stages, which know items by name, with the item's place in `document` where that has it."""
+    places = {
+        f"{section}.{name}": f"{section}.items[{index}]"
+        for section in ("services", "programs")
+        for index, name in enumerate(item_names(document, section))
+    }
+
+    def place(path: str) -> str:
+        # names may have dots: of two that fit, the longer one is meant
+        fits = [name for name in places if path == name or path.startswith(f"{name}.")]
+        name = max(fits, key=len, default="")
+        return places[name] + path[len(name) :] if name else path
+
+    return [replace(error, path=place(error.path)) for error in errors]
+
+
+def item_names(document: object, section: str) -> list[str]:
+    """Names of the items in a section of a document that `merge` takes."""
+    given = document.get(section) if isinstance(document, Mapping) else None
+    return [str(item["name"]) for item in (given or {}).get("items") or ()]
 
 
 def load(document: object) -> DesiredState:
@@ -136,7 +160,7 @@ def _check_enabled(
 ) -> None:
     """No service is of a family that the options switch off."""
     values = effective(options)
-    places = [(f"services {each.name}", each.frontends[0]) for each in kept.values()]
+    places = [(f"services.{each.name}.frontends[0]", each.frontends[0]) for each in kept.values()]
     places += [each.frontends[0] for each in parsed.values() if each.present and each.frontends]
     for path, frontend in places:
         key = f"enable-ipv{frontend.address.version}"

@@ -231,10 +231,8 @@ REGISTRY: tuple[Option, ...] = (
         kind=Kind.INT,
         default=65536,
         group=Group.MAPS,
-        minimum=-(1 << 63),
+        minimum=1,
         maximum=checks.MAP_LIMIT,
-        values=f"1 to {checks.MAP_LIMIT}",
-        check=checks.map_max,
         summary="Size of the load balancer's maps that have no size of their own.",
         effect="Bounds frontends, backends and tables. A change stages new maps beside the old ones and swaps them"
         " under traffic.",

@@ -28,6 +28,8 @@ class Device:
     """Result of attaching a harmless program in native mode; None where not probed."""
     native_xdp_reason: str = ""
     """Why not, in one sentence, when `native_xdp` is False."""
+    peer_xdp: Optional[bool] = None
+    """Of a veth: whether its peer carries a native XDP program; None where that cannot be seen from here."""
 
 
 @dataclass(frozen=True)

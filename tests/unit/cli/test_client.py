@@ -1,5 +1,6 @@
 """The command line's side of the socket, against real sockets."""
 
+import re
 import socket
 import threading
 
@@ -14,6 +15,17 @@ def path(tmp_path):
     return tmp_path / "socket"
 
 
+def read_request(connection):
+    """A whole request: its head and its body come separately."""
+    data = b""
+    while True:
+        data += connection.recv(65536)
+        head, end, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"Content-Length: (\d+)", head)
+        if end and len(body) >= (int(length[1]) if length else 0):
+            return data
+
+
 def serve_once(path, answer):
     """Accept one connection, read its request, send `answer` as it is; returns the thread and the request."""
     server = socket.socket(socket.AF_UNIX)
@@ -24,7 +36,7 @@ def serve_once(path, answer):
     def serve():
         connection, _ = server.accept()
         with connection, server:
-            received.append(connection.recv(65536))
+            received.append(read_request(connection))
             connection.sendall(answer)
 
     thread = threading.Thread(target=serve)

@@ -43,19 +43,21 @@ def test_nothing_to_do():
 
 
 def test_drift():
-    clean = {"drift": [], "drift_count": 0, "foreign": {}, "problems": []}
+    clean = {"drift": [], "drift_count": 0, "foreign": {}, "unusable": [], "problems": []}
     assert render.drift(clean) == "the kernel holds what is desired"
     drifted = {
         "drift": [{"action": "create", "summary": "create map m k: v"}],
-        "drift_count": 2,
+        "drift_count": 3,
         "foreign": {"eth0": "carries another program"},
+        "unusable": ["programs.count.object: /opt/count.o cannot be read; it stays as it is"],
         "problems": [],
     }
     assert render.drift(drifted).splitlines() == [
         "+ create map m k: v",
         "! eth0: carries another program",
+        "! programs.count.object: /opt/count.o cannot be read; it stays as it is",
         "",
-        "2 differences; an apply or a reload of the agent heals them",
+        "3 differences; an apply or a reload of the agent heals them",
     ]
 
 

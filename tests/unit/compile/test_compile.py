@@ -1,5 +1,6 @@
 import ipaddress
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -180,6 +181,19 @@ def test_the_table_goes_with_most_of_the_frontends():
     services = [service("a", vips[:2]), service("b", vips[2:], backends=["10.0.2.1:80"])]
     second = compiled(*services, have=loaded(first.state))
     assert {name: number for number, name in second.names.items()} == ids
+
+
+@pytest.mark.parametrize("name", ["a", "renamed"])
+def test_a_service_without_frontends_in_the_kernel_finds_its_table_by_its_backends(name):
+    # "b" has the same backends, and its frontend: its table is nobody else's.
+    services = [service("a", "192.0.2.1:80/TCP"), service("b", "192.0.2.2:80/TCP")]
+    old = compiled(*services).state
+    lost = {key: value for key, value in old.entries[SERVICES].items() if pack_address(IP("192.0.2.1")) not in key}
+    assert len(lost) == 1
+    have = replace(loaded(old), entries={**old.entries, SERVICES: lost})
+    new = compiled(service(name, "192.0.2.1:80/TCP"), services[1], have=have).state
+    assert new.entries == old.entries
+    assert new.luts == old.luts
 
 
 def test_ids_that_become_free_are_not_given_away_at_once():
@@ -441,6 +455,15 @@ def test_a_backend_without_route_is_warned_of():
     assert [warning for warning in result.warnings if "10.0.1.2:8080 cannot be reached" in warning]
 
 
+@pytest.mark.parametrize(("peer_xdp", "told"), [(True, []), (False, ["carries"]), (None, ["may carry"])])
+def test_a_veth_without_a_program_on_its_peer_is_warned_of(peer_xdp, told):
+    node = facts(device("eth0", "10.0.0.2/24", driver="veth", peer_xdp=peer_xdp))
+    warnings = compiled(service(backends=2), node=node).warnings
+    assert len(warnings) == len(told)
+    assert all(f"a veth whose peer {seen} no XDP program" in warning for seen, warning in zip(told, warnings))
+    assert not compiled(service(backends=2), node=node, bpf_lb_acceleration="testing-only").warnings
+
+
 # --- users' programs ----------------------------------------------------------------------------------------------
 
 
@@ -455,14 +478,25 @@ def test_users_programs_are_wanted_as_they_were_inspected():
 
 
 def test_a_program_on_a_device_that_does_not_exist_is_refused():
-    (error,) = refused(programs=[user(type="tc", device="eth7")])
+    error = compiled(programs=[user(type="tc", device="eth7")]).refused["count"]
     assert (error.document, error.path) == ("programs", "programs.count.attach.device")
     assert "there is no device eth7" in error.message
 
 
 def test_a_program_in_the_load_balancers_place_is_refused():
-    (error,) = refused(service(), programs=[user(type="xdp", device="eth0")])
+    error = compiled(service(), programs=[user(type="xdp", device="eth0")]).refused["count"]
     assert "the load balancer is attached" in error.message
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_program_that_cannot_be_used_stays_as_it_is(running):
+    old = UserProgram(Program("count", "", "f", Hook.TC, "eth7"), "0123456789abcdef")
+    have = KernelState(programs={"count": old} if running else {})
+    wanted = [user(type="tc", device="eth7"), user("gone", type="tc", device="eth0")]
+    new = UserProgram(Program("count", "/opt/count.o", "f", Hook.TC, "eth7"), "fedcba9876543210")
+    result = compiled(service(), programs=wanted, inspected=[new], have=have)
+    assert result.state.programs == have.programs
+    assert result.state.load_balancer is not None
 
 
 # --- one service --------------------------------------------------------------------------------------------------

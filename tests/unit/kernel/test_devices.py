@@ -67,6 +67,22 @@ def test_an_attached_program_is_not_disturbed_by_the_probe(kernel, node, config)
         assert before.xdp_mode == mode
 
 
+def test_a_veth_knows_whether_its_peer_carries_a_program(kernel, node, peer, config):
+    assert devices.read(["eth0"], probe_native=False)["eth0"].peer_xdp is False
+    kernel.execute([PrepareMaps({}, 251), SwapLoadBalancer(config(), {"eth0": NATIVE})])
+    with peer:
+        assert devices.read(["eth0"], probe_native=False)["eth0"].peer_xdp is True
+    kernel.execute([SwapLoadBalancer(config(), {"eth0": GENERIC})])
+    with peer:
+        assert devices.read(["eth0"], probe_native=False)["eth0"].peer_xdp is False
+
+
+def test_a_veth_whose_peer_is_beside_it(node):
+    node.run("ip link add eth1 type veth peer name other")
+    found = devices.read(None, probe_native=False)
+    assert (found["eth1"].peer_xdp, found["other"].peer_xdp, found["lo"].peer_xdp) == (False, False, None)
+
+
 def test_routes(node, peer):
     assert devices.routes().default_devices == ()
     node.run("ip link add eth1 type veth peer name other")

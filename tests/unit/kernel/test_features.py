@@ -26,6 +26,12 @@ def add_qdisc(node):
     node.run("tc qdisc add dev eth0 root fq")
 
 
+def add_managed_neighbour(node):
+    # Older kernels accept and ignore what they do not know.
+    node.run("ip neigh add 10.9.0.7 dev eth0 managed")
+    assert "managed" in node.run("ip neigh show 10.9.0.7 dev eth0")
+
+
 def use_cgroup_link(_):
     with libbpf.closing(os.open(libbpf_cgroup(), os.O_RDONLY)) as directory:
         attach(ProgramType.CGROUP_SKB, AttachType.CGROUP_INET_INGRESS, directory)
@@ -48,7 +54,7 @@ USES = {
     "tcx": lambda node: attach(ProgramType.SCHED_CLS, AttachType.TCX_INGRESS, index(node)),
     "xdp_link": lambda node: attach(ProgramType.XDP, AttachType.XDP, index(node), 1 << 1),
     "cgroup_link": use_cgroup_link,
-    "neighbour_managed": lambda node: node.run("ip neigh add 10.9.0.7 dev eth0 managed"),
+    "neighbour_managed": add_managed_neighbour,
     "sch_fq": add_qdisc,
     "btf": lambda _: Path("/sys/kernel/btf/vmlinux").read_bytes(),
 }

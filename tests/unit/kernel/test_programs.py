@@ -8,6 +8,7 @@ import pytest
 from datapath.kernel import cgroups, features, programs
 from datapath.kernel.errors import KernelError
 from datapath.plan.operations import PrepareMaps, PutProgram, RemoveProgram, SwapLoadBalancer
+from datapath.spec.errors import SpecErrors
 from datapath.state.kernel_state import UserProgram
 from datapath.state.model import Hook, Program
 from netns.topology import compile_object, wait_for
@@ -154,6 +155,7 @@ def test_rejected_by_the_verifier(kernel, node, user, put):
     with pytest.raises(KernelError) as caught:
         kernel.inspect_program(bad)
     assert "invalid access to packet" in caught.value.log
+    assert caught.value.operation.program.program == bad
     with pytest.raises(KernelError) as caught:
         kernel.execute([PutProgram(UserProgram(bad, "", ""))])
     assert "invalid access to packet" in caught.value.log
@@ -184,13 +186,32 @@ def test_inspecting_leaves_nothing(kernel, node, pins, objects):
 )
 def test_refused_in_words(kernel, user, attempt, message):
     function, hook, where = attempt
-    with pytest.raises(KernelError, match=message):
+    with pytest.raises(SpecErrors, match=message):
         kernel.inspect_program(user(function, hook, **where))
 
 
-def test_object_that_is_not_there(kernel, user):
-    with pytest.raises(KernelError, match=r"No such file or directory: '/nonsense.o'"):
-        kernel.inspect_program(replace(user("tc_pass"), object_path="/nonsense.o"))
+def test_a_function_that_is_not_there_is_refused_with_those_that_are(kernel, user):
+    with pytest.raises(SpecErrors) as caught:
+        kernel.inspect_program(user("tc_pas"))
+    (error,) = caught.value.errors
+    assert (error.document, error.path, error.value) == ("programs", "programs.one.program", "tc_pas")
+    assert "tc_pass, " in error.allowed
+    assert error.nearest == "tc_pass"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/nonsense.o", "/nonsense.o cannot be read: No such file or directory"),
+        ("/etc/passwd", "/etc/passwd is no eBPF object that libbpf can open"),
+    ],
+)
+def test_an_object_that_is_none_is_refused(kernel, user, path, message):
+    with pytest.raises(SpecErrors) as caught:
+        kernel.inspect_program(replace(user("tc_pass"), object_path=path))
+    (error,) = caught.value.errors
+    assert (error.path, error.value) == ("programs.one.object", path)
+    assert message in error.message
 
 
 def test_xdp_beside_the_load_balancer_is_refused(kernel, node, user, config):

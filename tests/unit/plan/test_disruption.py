@@ -138,3 +138,17 @@ def test_a_table_that_the_kernel_lost_part_of_has_moved():
         damaged[index] = 0
     have = replace(loaded(state), luts={lut_id: damaged.tobytes()})
     assert disruption(plan(state, have), {lut_id: "web/TCP"})["slots_moved"] == {"web/TCP": round(126 / 251, 4)}
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({"bpf_lb_acceleration": "testing-only"}, "eth1 changes from native to generic XDP, which cannot be"),
+        ({"devices": ["eth0"]}, "eth1 is left: what comes by it is not balanced any more"),
+    ],
+)
+def test_a_device_that_is_left_or_changes_its_mode_is_noted(options, note):
+    first = compiled(service(), devices=["eth0", "eth1"])
+    second = compiled(service(), have=loaded(first.state), **{"devices": ["eth0", "eth1"], **options})
+    assert [each for each in between(first, second)["notes"] if each.startswith(note)]
+    assert between(first, compiled(service(), have=loaded(first.state), devices=["eth0", "eth1"]))["notes"] == []

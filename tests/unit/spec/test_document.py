@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datapath.spec.document import dump, load, merge
-from datapath.spec.errors import SpecErrors
+from datapath.spec.document import dump, load, located, merge
+from datapath.spec.errors import SpecError, SpecErrors
 from datapath.state.model import (
     Algorithm,
     AllFailed,
@@ -598,3 +598,22 @@ def test_a_document_with_anything_in_any_place_is_parsed_or_refused(data):
     document = data.draw(documents())
     place = data.draw(st.sampled_from(list(places(document))))
     parses_or_refuses(replaced(document, place, data.draw(JSON)))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("services.web.backends", "services.items[1].backends"),
+        ("services.web.eu.backends", "services.items[0].backends"),
+        ("programs.web.object", "programs.items[0].object"),
+        ("programs.web", "programs.items[0]"),
+        ("services.other.backends", "services.other.backends"),
+        ("services", "services"),
+        ("options.values.devices[0]", "options.values.devices[0]"),
+    ],
+)
+def test_errors_of_later_stages_tell_the_place_in_the_document(path, expected):
+    named = {"services": {"items": [{"name": "web.eu"}, {"name": "web"}]}, "programs": {"items": [{"name": "web"}]}}
+    assert [error.path for error in located([SpecError("services", path, None, "wrong")], named)] == [expected]
+    for nothing in ({}, {"services": None}, {"services": {"purge": True}}):
+        assert [error.path for error in located([SpecError("services", path, None, "wrong")], nothing)] == [path]

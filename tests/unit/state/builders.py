@@ -16,9 +16,9 @@ GATEWAY4 = ipaddress.ip_address("10.0.0.1")
 GATEWAY6 = ipaddress.ip_address("fe80::1")
 
 
-def device(name, *addresses, native=True, driver="veth", reason="", up=True):
+def device(name, *addresses, native=True, driver="virtio_net", reason="", up=True, peer_xdp=None):
     interfaces = tuple(ipaddress.ip_interface(address) for address in addresses)
-    return Device(name, 2, driver, "02:00:00:00:00:01", 1500, up, interfaces, native, reason)
+    return Device(name, 2, driver, "02:00:00:00:00:01", 1500, up, interfaces, native, reason, peer_xdp)
 
 
 class Routed(Mapping):

@@ -129,6 +129,20 @@ def test_megabytes_arrive_as_they_were_sent(host):
     assert lab.shell("client", f"curl --silent --globoff http://{host}/large | sha256sum") == sent
 
 
+@pytest.mark.parametrize(
+    ("host", "client", "backends"),
+    [(lab.VIP4, "198.18.1.10", "198.18.2{}.10"), (f"[{lab.VIP6}]", "[2001:db8:0:1::10]", "2001:db8:0:2{}::10")],
+)
+@pytest.mark.parametrize("port", range(61001, 61007))
+def test_a_request_reaches_the_backend_that_was_traced(host, client, backends, port):
+    # The router chooses the load balancer; both send the flow to the same backend.
+    told = [lab.datapath(node, "trace", f"{client}:{port}", f"{host}:80/TCP") for node in lab.LOAD_BALANCERS]
+    request = ("curl", "--silent", "--globoff", "--header", "Connection: close", "--local-port", str(port))
+    backend = lab.run("client", *request, f"http://{host}/").out.split()[0]
+    assert [each["after"]["destination"] for each in told] == [backends.format(backend.removeprefix("be"))] * 2
+    assert [each["disagreements"] for each in told] == [[], []]
+
+
 @pytest.mark.parametrize("address", [lab.VIP4, lab.VIP6])
 def test_vips_answer_pings(address):
     assert "3 received" in lab.run("client", "ping", "-c", "3", "-i", "0.2", "-W", "2", address).out

@@ -101,6 +101,17 @@ def test_a_device_that_cannot_is_refused(device, told):
     assert re.search(told, " ".join(said.stdout.split())), said.stdout
 
 
+def test_maps_that_are_too_small_are_refused():
+    """Each one that is full, its size, and the option that enlarges it."""
+    sizes = {"bpf-lb-service-map-max": 3, "bpf-lb-service-backend-map-max": 11, "bpf-lb-maglev-map-max": 2}
+    variables = {"cilium_config_extra_vars": {"devices": "eth0", **sizes}}
+    said = attempt(lambda: lab.playbook("cluster", "--limit", "lb1", "--extra-vars", json.dumps(variables)))
+    assert said.returncode != 0
+    told = " ".join(said.stdout.split())
+    for name, size, option in zip(("services_v1", "backends_v1", "luts_v1"), sizes.values(), sizes):
+        assert re.search(rf"map {name} is full: it holds {size} \w+, \d+ are wanted .*{option}", told), said.stdout
+
+
 def test_the_executor_refuses_by_itself():
     document = {"services": {"items": [{**WEB, "frontends": [f"{lab.VIP4}:0/TCP"], "bakends": []}]}, "option": {}}
     said = attempt(lambda: lab.datapath("lb1", "apply", "-", stdin=json.dumps(document), code=2))

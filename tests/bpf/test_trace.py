@@ -1,0 +1,119 @@
+"""`datapath trace` on the real program: what it tells is what packets then meet, and nobody notices."""
+
+import re
+
+import pytest
+from scapy.layers.l2 import Ether
+
+from bpf.oracle import slot_hash
+from bpf.rig import (
+    CLIENT_MAC,
+    GATEWAY,
+    LOST,
+    PROTOCOLS,
+    SIDES,
+    TABLE_SIZE,
+    UNREACHABLE,
+    WEB,
+    WIDE,
+    end,
+    reply,
+    request,
+)
+from datapath.agent import trace as tracing
+from datapath.agent.core import Agent
+from datapath.agent.paths import Paths
+from datapath.compile import layouts
+from datapath.kernel import trace as kernel_trace
+
+EACH = pytest.mark.parametrize(("version", "protocol"), [(4, "tcp"), (4, "udp"), (6, "tcp"), (6, "udp")])
+BOTH = pytest.mark.parametrize("version", [4, 6])
+
+
+def test_every_map_is_shared_or_private(lb_object):
+    from datapath.kernel.bpf_object import BpfObject
+    from datapath.kernel.maps import map_names
+
+    with BpfObject(lb_object.read_bytes(), "xdp_lb") as obj:
+        own = {*kernel_trace.FLOWS, layouts.OUTCOMES, layouts.SERVICE_STATS, layouts.BACKEND_STATS, "answer_budget_v1"}
+        assert {*map_names(obj)} == own | {*kernel_trace.SHARED}, "is the new map a table, or does it remember?"
+
+
+@EACH
+def test_new_flow(rig, trace, version, protocol):
+    told = trace(version, protocol)
+    assert (told["verdict"], told["xdp"], told["outcome"]) == ("forward", "XDP_REDIRECT", "request_new_flow")
+    assert told["flow"]["before"] is None
+    assert told["why"][0] == "no flow record: a new flow begins"
+    assert told["snat"] == {"source": end(SIDES[version].snat, 20000), "how": "kept", "reason": ""}
+    assert told["slot"]["number"] == slot_hash(SIDES[version].client, 20000, WEB, PROTOCOLS[protocol]) % TABLE_SIZE
+    assert told["device"] == {"name": "in0", "attached": "native"}
+    met = rig.run(request(version, protocol))
+    assert told["backend"]["backend"] == end(*met.destination)
+    hop = {"device": "out0", "address": met.destination[0], "mac": Ether(met.frame).dst}
+    assert told["next_hop"] == hop
+
+
+@EACH
+def test_known_flow(rig, trace, version, protocol):
+    met = rig.run(request(version, protocol))
+    rig.age(30)
+    told = trace(version, protocol, **({"tcp_flags": "A"} if protocol == "tcp" else {}))
+    assert told["outcome"] == "request_forwarded"
+    assert told["backend"]["backend"] == end(*met.destination)
+    assert re.fullmatch(r"flow record \(new, idle (29|3\d) s\) leads to this backend", told["why"][0])
+    assert told["snat"]["how"] == "record"
+    assert told["flow"]["after"]["state"] == ("established" if protocol == "tcp" else "new")
+
+
+@EACH
+def test_source_port_that_is_taken(rig, trace, version, protocol):
+    """Another client's flow to the same backend has it: the live flow maps decide, not the empty private ones."""
+    side, port = SIDES[version], GATEWAY
+    rig.run(request(version, protocol, port=port, source=side.far_client))
+    told = trace(version, protocol, port=port)
+    assert told["snat"]["how"] == "allocated"
+    assert told["snat"]["reason"].endswith(f"is taken towards this backend by {end(side.far_client, 20000)}")
+    assert told["snat"]["source"] == end(*rig.run(request(version, protocol, port=port)).source)
+
+
+@EACH
+def test_reply(rig, trace, version, protocol):
+    side = SIDES[version]
+    met = rig.run(request(version, protocol))
+    more = {"tcp_flags": "SA"} if protocol == "tcp" else {}
+    (backend, port), (snat, snat_port) = met.destination, met.source
+    told = trace(version, protocol, source=backend, sport=port, destination=snat, port=snat_port, **more)
+    assert (told["outcome"], told["direction"], told["device"]["name"]) == ("reply_forwarded", "reply", "out0")
+    assert told["service"]["frontend"] == f"{end(side.vip, WEB)}/{protocol.upper()}"
+    assert told["backend"]["backend"] == end(backend, port)
+    assert re.fullmatch(r"flow record \(new, idle \d s\) leads to the client", told["why"][0])
+    after = told["after"]
+    assert (after["source"], after["source_port"]) == (side.vip, WEB)
+    assert (after["destination"], after["destination_port"]) == (side.client, 20000)
+    assert told["next_hop"] == {"device": "in0", "address": side.client, "mac": CLIENT_MAC}
+    assert rig.run(reply(version, met, protocol), "out0").outcome == "reply_forwarded"
+
+
+@BOTH
+def test_next_hop_that_cannot_be_reached(trace, version):
+    told = trace(version, port=LOST)
+    assert told["outcome"] == "no_neighbour_dropped"
+    lost = SIDES[version].backend.format(99)
+    assert told["backend"]["backend"] == end(lost, 8080)
+    assert told["next_hop"] == {"device": "out0", "address": lost, "mac": None}
+    told = trace(version, port=UNREACHABLE)
+    assert (told["outcome"], told["next_hop"]) == ("no_route_dropped", None)
+
+
+def test_a_lie_is_told_loudly(rig, snapshot, tmp_path, monkeypatch):
+    """The executor's hash against the program's: spoil one, and the answer says that they differ."""
+    from datapath.agent import evidence
+
+    agent = Agent(rig.kernel, Paths(tmp_path))
+    right = evidence.slot_for
+    monkeypatch.setattr(evidence, "slot_for", lambda *arguments: (right(*arguments) + 1) % TABLE_SIZE)
+    words = {"source": end(SIDES[4].client, 20000), "destination": f"{end(SIDES[4].vip, WIDE)}/TCP"}
+    (lie,) = tracing.trace(agent, words)["disagreements"]
+    assert "the program chose" in lie
+    assert "which the packet's hash gives, holds" in lie
