@@ -26,7 +26,6 @@ STAGES = (
     "test-bpf",
     "test-bench",
     "test-netns",
-    "test-kernels",
     "artefact",
     "test-integration",
     "test-lab",

@@ -23,7 +23,7 @@ def main():
         **{name: value for name, value in chosen.items() if value is not None},
     )
     found = harness.run(effort, arguments.cpu, lambda text: print(f"... {text}", file=sys.stderr, flush=True))
-    show(found)
+    show(found, programs.BUILD / "short" if arguments.short else programs.BUILD)
     if arguments.write_baseline:
         figures.write(found["figures"])
     worse, remarks = figures.compare(found["figures"], json.loads(figures.BASELINE.read_text()))
@@ -32,8 +32,8 @@ def main():
     return int(bool(worse))
 
 
-def show(found):
-    """Print everything, and write it to build/bench."""
+def show(found, directory):
+    """Print everything, and write it to `directory`."""
     for name, text in found["machine"].items():
         print(f"{name:<12}{text}")
     print(f"{'busy':<12}{found['busy']}")
@@ -41,7 +41,7 @@ def show(found):
         print(f"\n{text}")
     print(
         "\nwritten:",
-        ", ".join(str(path.relative_to(programs.REPOSITORY)) for path in report.write(found, programs.BUILD)),
+        ", ".join(str(path.relative_to(programs.REPOSITORY)) for path in report.write(found, directory)),
     )
 
 

@@ -14,6 +14,8 @@ from bench import __main__ as command
 from bench import cases, figures, floors, harness, measure, node, programs, steps
 from bench.wrapper import Order, Traffic, Wrapper
 
+SHORT = programs.BUILD / "short"
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loading programs needs root")
 
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loading programs need
 def report():
     found = harness.run(harness.SHORT, None, lambda text: None)
     print()
-    command.show(found)
+    command.show(found, SHORT)
     return found
 
 
@@ -38,8 +40,8 @@ def test_every_case_and_job_is_in_the_report(report):
 
 
 def test_files_are_written(report):
-    assert json.loads((programs.BUILD / "bench.json").read_text()) == report
-    bars = ElementTree.parse(programs.BUILD / "packets.svg").iter("{http://www.w3.org/2000/svg}rect")
+    assert json.loads((SHORT / "bench.json").read_text()) == report
+    bars = ElementTree.parse(SHORT / "packets.svg").iter("{http://www.w3.org/2000/svg}rect")
     assert len(list(bars)) == 1 + 2 * 18
 
 
@@ -51,7 +53,7 @@ def bench():
 
 def test_a_frame_is_the_same_on_every_repeat(bench):
     """Encapsulated once, also the thousandth time; the kernel alone would encapsulate what it had encapsulated."""
-    traffic = Traffic(bytes(cases.established(bench.node.devices).__next__().traffic.frame), bench.node.devices["in0"])
+    traffic = next(iter(cases.established(bench.node.devices))).traffic
     bench.wrapper.choose(bench.slb.program)
     _, once, _ = bench.wrapper.run(traffic, 1)
     _, often, _ = bench.wrapper.run(traffic, 1000)

@@ -171,7 +171,14 @@ def test_maglev_tells_what_the_kernel_holds(agent):
         assert told["slots"].count(share["backend"]) == share["slots"]
     error = agent.ask("maglev", f"{VIP}:8", code=2)["errors"][0]
     assert error["allowed"] == f"{VIP}:80/TCP"
-    assert agent.ask("maglev", "nonsense", code=2)["errors"][0]["value"] == "nonsense"
+    for wrong, message in (
+        ("nonsense", "not an IP address"),
+        (VIP, "a VIP without a port is no frontend"),
+        (f"{VIP}:0", "out of range"),
+        (f"{VIP}:80/SCTP", "unknown value 'SCTP'"),
+    ):
+        error = agent.ask("maglev", wrong, code=2)["errors"][0]
+        assert (error["value"], error["message"]) == (wrong, message)
 
 
 def test_a_web_service_answers_while_it_is_changed(agent):

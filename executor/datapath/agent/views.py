@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Callable, Optional
 
 from datapath import __version__
@@ -22,6 +22,7 @@ from datapath.sources.merge import merge_service
 from datapath.spec.errors import RefusedError, SpecError, SpecErrors, nearest_name
 from datapath.spec.options import effective
 from datapath.spec.scalars import parse_address, parse_port, split_port
+from datapath.spec.services import parse_frontend
 from datapath.state.kernel_state import KernelState
 from datapath.state.merged import EffectiveBackend, EffectiveService, HealthKey
 from datapath.state.model import Algorithm, DesiredState, Frontend, Protocol, Service
@@ -324,16 +325,12 @@ def owner(agent: Agent, frontend: Frontend) -> tuple[str, dict[str, int]]:
 
 def _parse_frontend(text: str) -> list[Frontend]:
     """The frontends that `text` can mean: without a protocol TCP, then UDP."""
-    place, slash, protocol = text.partition("/")
-    host, port = split_port(place)
     try:
-        address, number = parse_address(host), parse_port(port)
-        protocols = [Protocol[protocol.upper()]] if slash else [Protocol.TCP, Protocol.UDP]
-    except (RefusedError, KeyError) as error:
+        frontend = parse_frontend(text)
+    except RefusedError as error:
         allowed = "VIP:PORT or VIP:PORT/PROTO, as 192.0.2.10:80/TCP or [2001:db8::10]:53/UDP"
-        message = error.message if isinstance(error, RefusedError) else f"unknown protocol {protocol!r}"
-        raise SpecErrors([SpecError("command line", "frontend", text, message, allowed)]) from error
-    return [Frontend(address, number, each) for each in protocols]
+        raise SpecErrors([SpecError("command line", "frontend", text, error.message, allowed)]) from error
+    return [frontend] if "/" in text else [replace(frontend, protocol=each) for each in Protocol]
 
 
 def _limit(text: str) -> int:

@@ -76,10 +76,10 @@ def attachments(
     for name in (name for name, mode in modes.items() if mode == "native"):
         device = facts.devices[name]
         if device.driver == "veth" and not device.peer_xdp:
-            seen = "may carry" if device.peer_xdp is None else "carries"
+            seen = "perhaps carries" if device.peer_xdp is None else "carries"
             problems.warn(
-                f"device {name} is a veth whose peer {seen} no XDP program: without one, packets that leave by the"
-                " device that they came in by never arrive (docs/operations.md, Load balancers in containers)"
+                f"device {name} is a veth whose peer {seen} no XDP program: frames sent out of it then arrive only"
+                " while the peer has GRO on (docs/operations.md, Load balancers in containers)"
             )
     return modes
 

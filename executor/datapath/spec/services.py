@@ -111,7 +111,7 @@ def _frontends(fields: Fields, required: bool) -> list[tuple[str, Frontend]]:
 
 def _frontend(violations: Violations, path: str, raw: Any) -> Optional[Frontend]:
     if isinstance(raw, str):
-        return violations.parse(path, raw, _frontend_text)
+        return violations.parse(path, raw, parse_frontend)
     if not isinstance(raw, dict):
         violations.add(path, raw, "not a frontend", FRONTEND_FORM)
         return None
@@ -124,7 +124,8 @@ def _frontend(violations: Violations, path: str, raw: Any) -> Optional[Frontend]
     return Frontend(address, port, protocol)
 
 
-def _frontend_text(raw: str) -> Frontend:
+def parse_frontend(raw: str) -> Frontend:
+    """A frontend as `FRONTEND_FORM`; TCP where no protocol is given. Raises RefusedError."""
     where, slash, protocol = raw.partition("/")
     host, port = scalars.split_port(where)
     address = scalars.parse_address(host)

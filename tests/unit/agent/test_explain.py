@@ -15,6 +15,7 @@ from datapath.compile.outcomes import OUTCOMES
 from datapath.state.model import BackendState, Frontend, Protocol
 
 HZ = 250
+NOW = 10_000_000
 SIZE = 251
 CLIENT, VIP, SNAT = (ipaddress.ip_address(each) for each in ("198.51.100.2", "192.0.2.10", "10.0.1.1"))
 BACKEND, OTHER = (ipaddress.ip_address(each) for each in ("10.0.1.11", "10.0.1.12"))
@@ -39,7 +40,7 @@ def config(**more):
 def flow(at=BACKEND, number=1, port=20000, **more):
     value = layouts.FlowValue(
         new_source=address(SNAT), new_source_port=port, new_destination=address(at), new_destination_port=8080,
-        backend_id=number, lut_id=1, last_seen=tables.jiffies(HZ), **more,
+        backend_id=number, lut_id=1, last_seen=NOW, **more,
     )  # fmt: skip
     return bytes(value)
 
@@ -69,7 +70,7 @@ def evidence(outcome, **more):
         "table": struct.pack("=I", 1) * SIZE,
         "backends": {1: row(1, BACKEND), 2: row(2, OTHER)},
         "ports": (),
-        "now": tables.jiffies(HZ),
+        "now": NOW,
         "hz": HZ,
     }
     return Evidence(**{**values, **more})
@@ -101,6 +102,7 @@ def test_the_slot_is_the_published_vectors():
         ("request_new_flow", {"after": {}}, "there is no flow record of it"),
         ("reply_forwarded", {}, "does not fit the flow records"),
     ],
+    ids=range(8),
 )
 def test_contradictions_are_told(outcome, more, message):
     told = explain.explain(evidence(outcome, **more))["disagreements"]
@@ -134,10 +136,11 @@ def test_a_random_choice_outside_the_table_is_told():
         ),
         ("request_reselected", flow(), {}, "its source port 20000 belongs to another flow"),
         ("request_new_flow", flow(state=2), {}, "the connection is over"),
-        ("request_new_flow", flow(), {"now": tables.jiffies(HZ) + 100 * HZ}, "older than the 60 s"),
-        ("request_new_flow", flow(state=2), {"now": tables.jiffies(HZ) + 100 * HZ}, "older than the 10 s"),
-        ("request_new_flow", flow(state=1), {"now": tables.jiffies(HZ) + 9000 * HZ}, "older than the 8000 s"),
+        ("request_new_flow", flow(), {"now": NOW + 100 * HZ}, "older than the 60 s"),
+        ("request_new_flow", flow(state=2), {"now": NOW + 100 * HZ}, "older than the 10 s"),
+        ("request_new_flow", flow(state=1), {"now": NOW + 9000 * HZ}, "older than the 8000 s"),
     ],
+    ids=range(9),
 )
 def test_why_a_record_was_not_used(outcome, old, more, reason):
     told = explain.explain(evidence(outcome, before={KEY: old}, **more))
@@ -179,6 +182,7 @@ def test_who_has_the_port():
         (bytes(4 * SIZE), {}, "of the table holds no backend"),
         (struct.pack("=I", 2) * SIZE, {2: row(2, OTHER, lut_id=9)}, "which belongs to another service"),
     ],
+    ids=range(3),
 )
 def test_why_there_is_no_backend(table, backends, reason):
     told = explain.explain(evidence("no_backend_dropped", verdict=1, after={}, table=table, backends=backends))

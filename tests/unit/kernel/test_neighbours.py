@@ -99,3 +99,13 @@ def test_thousands_of_neighbours(node):
     neighbours.add(many)
     assert neighbours.read() == frozenset(many)
     assert time.monotonic() - started < 5 * slowness()
+
+
+def test_macs_are_of_resolved_neighbours_whoever_entered_them(node):
+    node.run("ip neighbour add 10.9.0.50 lladdr 02:00:00:00:00:50 dev eth0 nud stale")
+    node.run("ip neighbour add fd09::50 lladdr 02:00:00:00:00:51 dev eth0 nud permanent")
+    node.run("ip neighbour add 10.9.0.51 lladdr 02:00:00:00:00:52 dev eth0 nud failed")
+    found = neighbours.macs()
+    assert found[NextHop("eth0", address("10.9.0.50"))] == "02:00:00:00:00:50"
+    assert found[NextHop("eth0", address("fd09::50"))] == "02:00:00:00:00:51"
+    assert NextHop("eth0", address("10.9.0.51")) not in found

@@ -29,4 +29,4 @@ def test_the_daemon_is_confined(node):
 
 @pytest.mark.parametrize("node", lab.LOAD_BALANCERS)
 def test_systemd_finds_little_exposure(node):
-    lab.run(node, "systemd-analyze", "--no-pager", "--threshold=50", "security", "datapathd.service")
+    lab.run(node, "systemd-analyze", "--no-pager", "--threshold=35", "security", "datapathd.service")
