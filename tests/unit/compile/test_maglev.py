@@ -161,15 +161,15 @@ def test_shares_follow_the_weights(weights):
         assert found.get(number, 0) == pytest.approx(weight / sum(weights), abs=len(weights) / 16381 + 1e-3)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(2, 40), st.data())
-def test_removing_one_of_many_moves_less_than_a_hundredth_of_the_others(count, data):
+@pytest.mark.parametrize("count", [2, 3, 5, 10, 20, 30, 40])
+def test_removing_any_one_moves_about_a_hundredth_of_the_others(count):
+    """No theorem but the algorithm's worst case here: 1.04 % over all removals among 2 to 40 backends."""
     members = equal(count)
-    removed = data.draw(st.integers(1, count))
     before = table(members, 16381, SEED)
-    after = table([each for each in members if each.id != removed], 16381, SEED)
-    moved = sum(one != other for one, other in zip(before, after) if one != removed)
-    assert moved / 16381 < 0.01
+    for removed in range(1, count + 1):
+        after = table([each for each in members if each.id != removed], 16381, SEED)
+        moved = sum(one != other for one, other in zip(before, after) if one != removed)
+        assert moved / 16381 < 0.0105
 
 
 @pytest.mark.parametrize("size", TABLE_SIZES)
