@@ -7,6 +7,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Messages of tools are compared and read: no translations.
 export LC_ALL := C.UTF-8
 
+SCENARIOS ?= $(notdir $(patsubst %/,%,$(dir $(wildcard molecule/*/molecule.yml))))
 PYTEST := pytest -p no:cacheprovider
 PLAYBOOK := ansible-playbook -i inventories/lab
 SHELL_SCRIPTS = $(shell git ls-files -co --exclude-standard '*.sh' .ci/run)
@@ -49,12 +50,15 @@ lint: setup ## run every linter, and check that generated files are current
 sanity: setup ## run ansible-test sanity over the collection
 	tests/sanity/run.sh
 
-.PHONY: test-unit test-bpf test-bench test-netns test-kernels test-integration test-lab test-readme
+.PHONY: test-unit test-bpf test-fuzz test-bench test-netns test-kernels test-tracing test-integration test-lab test-readme
 test-unit: setup ## test each stage of the executor by itself
 	$(PYTEST) tests/unit
 
 test-bpf: setup bpf ## test programs packet by packet in the kernel
 	$(PYTEST) tests/bpf
+
+test-fuzz: setup bpf ## push random and mutated frames through the load balancer (FUZZ_SEED, FUZZ_PACKETS)
+	$(PYTEST) -s tests/fuzz
 
 test-bench: setup bpf ## try the benchmark out, and compare its figures that do not jitter with the committed ones
 	$(PYTEST) -s tests/bench
@@ -65,6 +69,10 @@ test-netns: setup bpf ## test the datapath on topologies of network namespaces
 test-kernels: setup bpf ## test the programs and the kernel stage on Debian's kernels in QEMU
 	@tools/setup-apt.sh busybox-static kmod qemu-system-x86
 	PYTHONPATH=executor python3 -m tools.kernels
+
+test-tracing: setup ## test what bcc compiles on nodes, in QEMU with Debian's kernel and its headers
+	@tools/setup-apt.sh busybox-static kmod qemu-system-x86 python3-bpfcc
+	PYTHONPATH=executor python3 -m tools.kernels.tracing
 
 test-integration: setup artefact ## test daemon, command and collection together
 	$(PYTEST) tests/integration
@@ -80,8 +88,11 @@ bench: setup bpf ## measure program and executor beside yardsticks (build/bench)
 	PYTHONPATH=executor:tests python3 -m bench $(BENCH)
 
 .PHONY: molecule
-molecule: setup artefact ## run the scenarios of molecule/ on the lab's nodes
-	MOLECULE_COMMAND_BORDERS=false NO_COLOR=1 COLUMNS=160 molecule test --all
+molecule: setup artefact ## run the scenarios of molecule/ on the lab's nodes (SCENARIOS), each even where one failed
+	@export MOLECULE_COMMAND_BORDERS=false NO_COLOR=1 COLUMNS=160; status=0; \
+	for scenario in $(SCENARIOS); do \
+		molecule test -s $$scenario || status=1; \
+	done; exit $$status
 
 .PHONY: test
 test: setup lab-clean ## run all tests, or those of STAGES="lint molecule" (logs: build/logs)

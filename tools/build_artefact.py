@@ -20,7 +20,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "executor" / "requirements.txt"
-OBJECTS = ("xdp_lb.bpf.o",)
 EPOCH = (1980, 1, 1, 0, 0, 0)
 # Python in isolated mode: neither the environment nor the working directory can put modules before ours.
 SHEBANG = b"#!/usr/bin/python3 -I\n"
@@ -97,7 +96,7 @@ def from_checkout(objects: Path) -> Iterator[tuple[str, bytes]]:
         name = f"datapath/{path.relative_to(package).as_posix()}"
         if path.is_file() and wanted_file(name):
             yield name, path.read_bytes()
-    for name in OBJECTS:
+    for name in sorted(f"{source.stem}.o" for source in (ROOT / "bpf").glob("*.bpf.c")):
         if not (objects / name).is_file():
             sys.exit(f"{objects / name}: missing; run `make bpf` first")
         yield f"datapath/objects/{name}", (objects / name).read_bytes()

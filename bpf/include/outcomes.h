@@ -67,10 +67,18 @@ enum outcome {
 	OUTCOME_ANSWER_FAILED_DROPPED,
 	/* ICMP error that was due, left out: this second had its share. */
 	OUTCOME_ANSWER_LIMITED_DROPPED,
+	/* ICMP error about a packet of a flow, translated and sent to the flow's other end. */
+	OUTCOME_ICMP_ERROR_FORWARDED,
+	/* Fragment to a VIP whose datagram's first one was not seen. */
+	OUTCOME_FRAGMENT_UNKNOWN_DROPPED,
+	/* Packet to a VIP of a transport protocol that no service can have. */
+	OUTCOME_UNKNOWN_PROTOCOL_DROPPED,
+	/* Frame or IP header has no room for what the dispatch adds. */
+	OUTCOME_NO_ROOM_DROPPED,
 	OUTCOMES_COUNT,
 };
 
 /* Sets of outcomes by verdict; bit n stands for outcome n. Everything else is dropped. */
-#define OUTCOMES_FORWARD 0xfULL
+#define OUTCOMES_FORWARD 0x10000000fULL
 #define OUTCOMES_ANSWER 0xf0ULL
 #define OUTCOMES_PASS 0x3ff00ULL

@@ -36,40 +36,47 @@ static INLINE const struct backend *backend_lookup(__u32 id)
 	return bpf_map_lookup_elem(&backends_v1, &id);
 }
 
-/* Id in a slot of a service's table; 0 is nobody. */
-static INLINE __u32 backend_in_slot(const struct service *service, __u32 slot)
+/* A slot of a table of one value, of a map of maps that `service` indexes; NULL where there is none. */
+static INLINE const __u32 *table_slot(void *tables, const struct service *service, __u32 slot, __u32 slots)
 {
 	__u32 lut_id = service->lut_id;
 	__u32 zero = 0;
-	void *lut = bpf_map_lookup_elem(&luts_v1, &lut_id);
-	const __u32 *backend_ids;
+	void *table = bpf_map_lookup_elem(tables, &lut_id);
+	const __u32 *values;
 
-	if (!lut)
-		return 0;
-	backend_ids = bpf_map_lookup_elem(lut, &zero);
-	if (!backend_ids)
-		return 0;
+	if (!table)
+		return NULL;
+	values = bpf_map_lookup_elem(table, &zero);
 	/* Kernels before 6.8 learn nothing from the modulo. */
 	opaque(slot);
-	if (slot >= config.maglev_table_size)
-		return 0;
-	return backend_ids[slot];
+	if (!values || slot >= slots)
+		return NULL;
+	return values + slot;
+}
+
+/* A slot of a service's table: a backend's id or 0 for nobody, and perhaps SLOT_MOVED. */
+static INLINE __u32 service_slot(const struct service *service, __u32 slot)
+{
+	const __u32 *value = table_slot(&luts_v1, service, slot, config.maglev_table_size);
+
+	return value ? *value : 0;
+}
+
+/* The backend of an id, unless that belongs to another service by now. */
+static INLINE const struct backend *backend_of(const struct service *service, __u32 id)
+{
+	const struct backend *backend = backend_lookup(id);
+
+	return backend && backend->protocol && backend->lut_id == service->lut_id ? backend : NULL;
 }
 
 /* The backend for a new flow and its id, or NULL where the service has nobody. */
 static INLINE const struct backend *backend_select(const struct service *service, __u32 hash, __u32 *id)
 {
-	const struct backend *backend;
-
 	if (!service->backend_count)
 		return NULL;
 	if (service->algorithm == ALGORITHM_RANDOM)
 		hash = bpf_get_prandom_u32();
-	*id = backend_in_slot(service, hash % config.maglev_table_size);
-	if (!*id)
-		return NULL;
-	backend = backend_lookup(*id);
-	if (!backend || backend->lut_id != service->lut_id)
-		return NULL;
-	return backend;
+	*id = service_slot(service, hash % config.maglev_table_size) & ~SLOT_MOVED;
+	return *id ? backend_of(service, *id) : NULL;
 }

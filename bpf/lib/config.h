@@ -25,3 +25,8 @@ static INLINE __u32 stamp_interval(void)
 {
 	return config.tcp_closing_timeout / 8;
 }
+
+static INLINE bool mode_in_use(enum forwarding_mode mode)
+{
+	return config.forwarding_modes & mode;
+}

@@ -10,6 +10,7 @@
 #include "../include/packet.h"
 #include "../maps/lb.h"
 #include "config.h"
+#include "scratch.h"
 
 static INLINE __u32 flow_now(void)
 {
@@ -107,25 +108,36 @@ static INLINE __u8 flow_next_state(const struct flow_key *key, const struct flow
 	return flow->state;
 }
 
-/* Bring both entries up to date: stamp, state, and the other direction's entry where it was evicted.
+/* Bring both entries of the packet's flow up to date: stamp, state, and the other direction's where it was evicted.
  *
  * Returns 0 where the other direction's key meanwhile belongs to another flow.
  */
-static COLD int flow_refresh(const struct flow_key *key, struct flow *flow, __u32 now, __u8 flags)
+SLOW int flow_refresh(context *ctx)
 {
-	void *map = flow_map(key->protocol);
+	struct scratch *s = scratch();
+	const struct flow_key *key;
 	struct flow_key mirror_key;
-	struct flow *other;
+	struct flow *flow, *other;
 	struct flow mirror;
+	__u32 now = flow_now();
+	void *map;
 
+	keep_argument(ctx);
+	if (!s)
+		return 0;
+	key = &s->packet.tuple;
+	map = flow_map(key->protocol);
+	flow = bpf_map_lookup_elem(map, key);
+	if (!flow)
+		return 0;
 	flow_mirror_key(key, flow, &mirror_key);
 	other = bpf_map_lookup_elem(map, &mirror_key);
 	if (other && !flow_leads_to(other, key))
 		return 0;
 	flow->last_seen = now;
-	flow->tcp_flags_seen |= flags;
+	flow->tcp_flags_seen |= s->packet.tcp_flags;
 	if (key->protocol == IPPROTO_TCP)
-		flow->state = flow_next_state(key, flow, other, flags);
+		flow->state = flow_next_state(key, flow, other, s->packet.tcp_flags);
 	if (other) {
 		other->last_seen = now;
 		other->state = flow->state;
@@ -137,12 +149,10 @@ static COLD int flow_refresh(const struct flow_key *key, struct flow *flow, __u3
 }
 
 /* Note that a packet of this flow was seen; false where the flow lost its source port to another. */
-static INLINE bool flow_seen(const struct packet *packet, struct flow *flow, __u32 now)
+static INLINE bool flow_seen(context *ctx, const struct packet *packet, const struct flow *flow, __u32 now)
 {
-	__u8 flags = packet->tcp_flags;
-
 	/* An established flow's ordinary packet shows no new flag, and writes nothing. */
-	if (likely(flow_idle(flow, now) <= (__s32)stamp_interval() && !(flags & ~flow->tcp_flags_seen)))
+	if (likely(flow_idle(flow, now) <= (__s32)stamp_interval() && !(packet->tcp_flags & ~flow->tcp_flags_seen)))
 		return true;
-	return flow_refresh(&packet->tuple, flow, now, flags);
+	return flow_refresh(ctx);
 }

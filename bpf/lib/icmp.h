@@ -5,9 +5,9 @@
  */
 #pragma once
 
-#include <linux/icmpv6.h>
-
 #include "../include/checksum.h"
+#include "../include/icmp.h"
+#include "scratch.h"
 #include "service.h"
 
 #define ANSWER_TTL 64
@@ -20,24 +20,7 @@
 /* ICMP errors a second and CPU: Linux's own limit for a host (net.ipv4.icmp_msgs_per_sec). */
 #define ERRORS_PER_SECOND 1000
 
-/* RFC 792; linux/icmp.h cannot be included, it wants the C library's headers. */
-enum icmp4 {
-	ICMP_ECHO_REPLY = 0,
-	ICMP_UNREACHABLE = 3,
-	ICMP_UNREACHABLE_PORT = 3,
-	ICMP_UNREACHABLE_TOO_BIG = 4,
-	ICMP_ECHO = 8,
-	ICMP_TIME_EXCEEDED = 11,
-};
-
-/* Both ICMPs begin alike (RFC 792; RFC 4443, 2.1). */
-struct icmp_header {
-	__u8 type;
-	__u8 code;
-	__sum16 checksum;
-	__be32 rest;
-};
-
+/* `to` may be `from`. */
 static INLINE void swap_ethernet(struct ethhdr *to, const struct ethhdr *from)
 {
 	__u8 source[ETH_ALEN];
@@ -49,12 +32,11 @@ static INLINE void swap_ethernet(struct ethhdr *to, const struct ethhdr *from)
 }
 
 /* Turn an echo request into its reply, in place; swapped addresses leave every checksum as it was. */
-static COLD int echo_answer(context *ctx, const struct packet *packet)
+static INLINE int echo_answer(context *ctx, const struct packet *packet, enum family family)
 {
-	enum family family = packet->family;
 	void *end = ctx_data_end(ctx);
 	struct ethhdr *ethernet = ctx_data(ctx);
-	struct icmp_header *icmp = ctx_data(ctx) + packet->transport;
+	struct icmp_header *icmp = ctx_at(ctx, packet->transport);
 	struct ipv6hdr *ip6 = (void *)(ethernet + 1);
 	struct iphdr *ip4 = (void *)(ethernet + 1);
 	__u8 request = family == FAMILY_IPV4 ? ICMP_ECHO : ICMPV6_ECHO_REQUEST;
@@ -166,15 +148,15 @@ static INLINE bool icmp_error_allowed(void)
  *
  * Returns that outcome, or another where no error may or can be sent (RFC 1122, 3.2.2).
  */
-static COLD int icmp_answer(context *ctx, const struct packet *packet, int outcome)
+static INLINE int icmp_answer_to(context *ctx, const struct packet *packet, enum family family, int outcome)
 {
-	enum family family = packet->family;
 	__u32 header = family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	__u32 limit = family == FAMILY_IPV4 ? IP4_MINIMUM_MTU : IP6_MINIMUM_MTU;
 	__u32 head = header + sizeof(struct icmp_header);
 	/* Whole words, which are easier to sum up; the ports are in every quote. */
 	__u32 quote = minimum(packet->length, limit - head) & ~3U;
 	struct icmp_header *icmp;
+	struct ethhdr ethernet;
 	void *data, *end;
 	__u64 sum = 0;
 
@@ -182,14 +164,18 @@ static COLD int icmp_answer(context *ctx, const struct packet *packet, int outco
 		return OUTCOME_INVALID_ADDRESS_DROPPED;
 	if (!icmp_error_allowed())
 		return OUTCOME_ANSWER_LIMITED_DROPPED;
-	if (ctx_trim(ctx, ETH_HLEN + quote) || ctx_grow_head(ctx, head))
+	data = ctx_data(ctx);
+	if (data + ETH_HLEN > ctx_data_end(ctx))
+		return OUTCOME_ANSWER_FAILED_DROPPED;
+	swap_ethernet(&ethernet, data);
+	if (ctx_trim(ctx, ETH_HLEN + quote) || ctx_insert_headers(ctx, head, family, INSERT_PLAIN))
 		return OUTCOME_ANSWER_FAILED_DROPPED;
 	data = ctx_data(ctx);
 	end = ctx_data_end(ctx);
 	icmp = data + ETH_HLEN + header;
 	if ((void *)(icmp + 1) > end)
 		return OUTCOME_ANSWER_FAILED_DROPPED;
-	swap_ethernet(data, (void *)(icmp + 1) - ETH_HLEN);
+	__builtin_memcpy(data, &ethernet, sizeof(ethernet));
 	if (family == FAMILY_IPV4)
 		answer_header4(data + ETH_HLEN, packet, sizeof(*icmp) + quote);
 	else
@@ -197,4 +183,14 @@ static COLD int icmp_answer(context *ctx, const struct packet *packet, int outco
 	icmp_describe(icmp, packet, outcome);
 	icmp->checksum = (__sum16)~checksum_fold(sum + checksum_sum(icmp, end, limit));
 	return outcome;
+}
+
+SLOW int icmp_answer(context *ctx, int outcome)
+{
+	struct scratch *s = scratch();
+
+	if (!s)
+		return OUTCOME_ANSWER_FAILED_DROPPED;
+	return s->packet.family == FAMILY_IPV4 ? icmp_answer_to(ctx, &s->packet, FAMILY_IPV4, outcome) :
+						 icmp_answer_to(ctx, &s->packet, FAMILY_IPV6, outcome);
 }

@@ -1,37 +1,101 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0) */
-/* Where a translated packet goes next, as the kernel's routes and neighbours say. */
+/* Where a packet goes next, as the kernel's routes and neighbours say.
+ *
+ * Asking costs several times what everything else does, so every CPU remembers the answers for a fraction of a second
+ * (config.nexthop_age). Routes and neighbours stay the kernel's own, and are followed without anyone's help.
+ */
 #pragma once
 
 #include "../include/packet.h"
+#include "../maps/lb.h"
+#include "config.h"
+#include "scratch.h"
 
-/* Ask for the next hop of `packet` with the addresses that it is about to get.
- *
- * Returns BPF_FIB_LKUP_RET_*, or negative. BPF's lookup takes the receiving device for the packet's origin and so
- * wants forwarding switched on there.
- */
-static INLINE long next_hop(context *ctx, const struct packet *packet, const struct flow *flow, enum family family,
-			    struct bpf_fib_lookup *fib)
+/* Places of answers: two devices that receive in turn must not drive out each other's. */
+static INLINE __u32 route_index(__u32 number, __u32 device)
 {
-	fib->family = family;
-	fib->l4_protocol = packet->tuple.protocol;
-	fib->sport = flow->new_source_port;
-	fib->dport = flow->new_destination_port;
-	fib->tot_len = packet->length;
-	fib->ifindex = ctx_device(ctx);
-	if (family == FAMILY_IPV4) {
-		fib->tos = (__u8)packet->flow_info;
-		fib->ipv4_src = flow->new_source.words[3];
-		fib->ipv4_dst = flow->new_destination.words[3];
-	} else {
-		fib->flowinfo = packet->flow_info;
-		__builtin_memcpy(fib->ipv6_src, &flow->new_source, sizeof(fib->ipv6_src));
-		__builtin_memcpy(fib->ipv6_dst, &flow->new_destination, sizeof(fib->ipv6_dst));
-	}
-	return bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
+	return (number + device * 61) % NEXTHOPS_HALF;
 }
 
-/* MTU that made the lookup fail. Kernels before 5.12 do not say it: then what every link can carry (RFC 8200, 5). */
-static INLINE __u16 next_hop_mtu(const struct packet *packet, const struct bpf_fib_lookup *fib)
+static INLINE __u32 route_index_of_backend(const context *ctx, __u32 backend_id)
 {
-	return fib->mtu_result < packet->length ? fib->mtu_result : 1280;
+	return route_index(backend_id, ctx_device(ctx));
+}
+
+static INLINE __u32 route_index_of_client(const context *ctx, const union address *client)
+{
+	/* Fibonacci hashing of a sum: the upper bits are good. */
+	__u32 sum = client->words[0] + client->words[1] * 3 + client->words[3];
+
+	return NEXTHOPS_HALF + route_index(sum * 2654435769U >> 20, ctx_device(ctx));
+}
+
+/* Ask the kernel for scratch()->route and remember the answer: 0, else BPF_FIB_LKUP_RET_* or negative.
+ *
+ * All packets of a CPU to one destination take the same way, so this node's own address is asked for, and no ports.
+ * BPF's lookup takes the receiving device for the packet's origin and so wants forwarding switched on there.
+ */
+SLOW int route_ask(context *ctx)
+{
+	struct bpf_fib_lookup fib = {};
+	const volatile union address *source;
+	struct scratch *s = scratch();
+	struct nexthop *hop;
+	long missing;
+
+	if (!s)
+		return -1;
+	hop = bpf_map_lookup_elem(&nexthops_v1, &s->route.index);
+	if (!hop)
+		return -1;
+	fib.family = s->route.family;
+	fib.tot_len = s->route.length;
+	fib.ifindex = ctx_device(ctx);
+	source = snat_address(s->route.family);
+	opaque(source);
+	if (s->route.family == FAMILY_IPV4) {
+		fib.ipv4_src = source->words[3];
+		fib.ipv4_dst = s->route.destination.words[3];
+	} else {
+		for (int i = 0; i < 4; i++)
+			fib.ipv6_src[i] = source->words[i];
+		__builtin_memcpy(fib.ipv6_dst, &s->route.destination, sizeof(fib.ipv6_dst));
+	}
+	missing = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
+	if (missing) {
+		/* Kernels before 5.12 do not say it: then what every link can carry (RFC 8200, 5). */
+		s->route.mtu = fib.mtu_result < s->route.length ? fib.mtu_result : 1280;
+		return (int)missing;
+	}
+	hop->destination = s->route.destination;
+	hop->received_on = ctx_device(ctx);
+	hop->device = fib.ifindex;
+	hop->asked = (__u32)bpf_jiffies64();
+	__builtin_memcpy(hop->macs, fib.dmac, ETH_ALEN);
+	__builtin_memcpy(hop->macs + ETH_ALEN, fib.smac, ETH_ALEN);
+	/* The same kernels leave the length of this packet there: longer ones ask again. */
+	hop->mtu = fib.mtu_result;
+	return 0;
+}
+
+/* The next hop towards `destination` for a packet of `length` bytes: 0 and `*hop`, else BPF_FIB_LKUP_RET_* or negative,
+ * and in scratch()->route.mtu what would fit.
+ */
+static INLINE int next_hop(context *ctx, struct scratch *s, const union address *destination, enum family family,
+			   __u32 index, __u32 length, const struct nexthop **hop)
+{
+	struct nexthop *known = bpf_map_lookup_elem(&nexthops_v1, &index);
+
+	if (!known)
+		return -1;
+	*hop = known;
+	if (likely((__u32)bpf_jiffies64() - known->asked < config.nexthop_age && length <= known->mtu &&
+		   known->received_on == ctx_device(ctx) && address_equal(&known->destination, destination)))
+		return 0;
+	s->route.destination = *destination;
+	s->route.index = index;
+	s->route.length = length;
+	s->route.mtu = 0;
+	s->route.family = family;
+	return route_ask(ctx);
 }

@@ -1,70 +1,93 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0) */
-/* Puts a flow's addresses and ports into a packet, and keeps its checksums right. */
+/* Puts other addresses and ports into a packet, and keeps its checksums right. */
 #pragma once
 
 #include "../include/checksum.h"
 #include "../include/packet.h"
+
+/* What a packet gets. */
+struct translation {
+	const union address *source; /* NULL: source and its port stay as they are */
+	const union address *destination;
+	__be16 source_port;
+	__be16 destination_port;
+};
 
 static INLINE __u32 ports_word(__be16 source, __be16 destination)
 {
 	return source | (__u32)destination << 16;
 }
 
-/* What the translation of addresses does to a sum over them; mapped prefixes are the same before and after. */
-static INLINE __u64 address_change(const struct flow_key *before, const struct flow *after, enum family family)
+static INLINE __u64 address_change(const union address *before, const union address *after, enum family family)
 {
 	__u64 change = 0;
 
-	for (int i = family == FAMILY_IPV4 ? 3 : 0; i < 4; i++) {
-		change += checksum_change(before->source.words[i], after->new_source.words[i]);
-		change += checksum_change(before->destination.words[i], after->new_destination.words[i]);
-	}
+	/* Mapped prefixes are the same before and after. */
+	for (int i = family == FAMILY_IPV4 ? 3 : 0; i < 4; i++)
+		change += checksum_change(before->words[i], after->words[i]);
 	return change;
+}
+
+/* Offset of the checksum in a TCP or UDP header. */
+static INLINE __u32 transport_checksum(__u8 protocol)
+{
+	return protocol == IPPROTO_UDP ? offsetof(struct udphdr, check) : offsetof(struct tcphdr, check);
+}
+
+/* The IP header: addresses as `to` says, and `ttl` in place of packet->ttl. */
+static INLINE bool rewrite_network(context *ctx, const struct packet *packet, const struct translation *to,
+				   enum family family, __u8 ttl, __u64 change)
+{
+	void *end = ctx_data_end(ctx);
+	struct iphdr *ip4 = ctx_data(ctx) + ETH_HLEN;
+	struct ipv6hdr *ip6 = ctx_data(ctx) + ETH_HLEN;
+
+	if (family == FAMILY_IPV4) {
+		if ((void *)(ip4 + 1) > end)
+			return false;
+		if (to->source)
+			ip4->saddr = to->source->words[3];
+		ip4->daddr = to->destination->words[3];
+		ip4->ttl = ttl;
+		ip4->check = checksum_update(
+			ip4->check, change + checksum_change(bpf_htons(packet->ttl << 8), bpf_htons(ttl << 8)));
+		return true;
+	}
+	if ((void *)(ip6 + 1) > end)
+		return false;
+	if (to->source)
+		__builtin_memcpy(&ip6->saddr, to->source, sizeof(ip6->saddr));
+	__builtin_memcpy(&ip6->daddr, to->destination, sizeof(ip6->daddr));
+	ip6->hop_limit = ttl;
+	return true;
 }
 
 /* Rewrite, and take `hops` off the TTL: none where the stack forwards, which does that itself.
  *
  * False where the frame ends too early, which the parsers have ruled out but the verifier forgot.
  */
-static INLINE bool rewrite(context *ctx, const struct packet *packet, const struct flow *flow, enum family family,
-			   __u8 hops)
+static INLINE bool rewrite(context *ctx, const struct packet *packet, const struct translation *to,
+			   enum family family, __u8 hops)
 {
-	void *end = ctx_data_end(ctx);
-	void *network = ctx_data(ctx) + ETH_HLEN;
-	struct udphdr *ports = ctx_data(ctx) + packet->transport;
-	struct iphdr *ip4 = network;
-	struct ipv6hdr *ip6 = network;
-	bool udp = packet->tuple.protocol == IPPROTO_UDP;
-	__sum16 *checksum = (void *)ports + (udp ? offsetof(struct udphdr, check) : offsetof(struct tcphdr, check));
-	__u64 change = address_change(&packet->tuple, flow, family);
-	__u8 ttl = packet->ttl - hops;
+	struct udphdr *ports = ctx_at(ctx, packet->transport);
+	__u64 change = address_change(&packet->tuple.destination, to->destination, family);
+	__u32 before = packet->tuple.destination_port;
+	__u32 after = to->destination_port;
 
-	if ((void *)(ports + 1) > end || (void *)(checksum + 1) > end)
-		return false;
-	if (family == FAMILY_IPV4) {
-		if ((void *)(ip4 + 1) > end)
-			return false;
-		ip4->saddr = flow->new_source.words[3];
-		ip4->daddr = flow->new_destination.words[3];
-		ip4->ttl = ttl;
-		ip4->check = checksum_update(
-			ip4->check, change + checksum_change(bpf_htons(packet->ttl << 8), bpf_htons(ttl << 8)));
-	} else {
-		if ((void *)(ip6 + 1) > end)
-			return false;
-		__builtin_memcpy(&ip6->saddr, &flow->new_source, sizeof(ip6->saddr));
-		__builtin_memcpy(&ip6->daddr, &flow->new_destination, sizeof(ip6->daddr));
-		ip6->hop_limit = ttl;
+	if (to->source) {
+		change += address_change(&packet->tuple.source, to->source, family);
+		before = ports_word(packet->tuple.source_port, packet->tuple.destination_port);
+		after = ports_word(to->source_port, to->destination_port);
 	}
-	ports->source = flow->new_source_port;
-	ports->dest = flow->new_destination_port;
-	/* UDP: 0 says that there is none, so a sum of 0 is sent as its other form (RFC 768). */
-	if (udp && !*checksum)
+	if (!rewrite_network(ctx, packet, to, family, packet->ttl - hops, change))
+		return false;
+	if (unlikely(packet->fragment == FRAGMENT_FOLLOWING))
 		return true;
-	change += checksum_change(ports_word(packet->tuple.source_port, packet->tuple.destination_port),
-				  ports_word(flow->new_source_port, flow->new_destination_port));
-	*checksum = checksum_update(*checksum, change);
-	if (udp && !*checksum)
-		*checksum = 0xffff;
-	return true;
+	if ((void *)(ports + 1) > ctx_data_end(ctx))
+		return false;
+	if (to->source)
+		ports->source = to->source_port;
+	ports->dest = to->destination_port;
+	return ctx_update_checksum(ctx, packet->transport + transport_checksum(packet->tuple.protocol), change,
+				   checksum_change(before, after), packet->tuple.protocol == IPPROTO_UDP);
 }

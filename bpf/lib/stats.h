@@ -20,11 +20,8 @@ static INLINE void count_outcome(__u32 outcome, __u32 bytes)
 	count(bpf_map_lookup_elem(&outcomes_v1, &outcome), bytes);
 }
 
-static INLINE void count_forwarded(const struct packet *packet, const struct flow *flow)
+static INLINE void count_forwarded(__u32 lut_id, __u32 backend_id, __u32 bytes)
 {
-	__u32 lut_id = flow->lut_id;
-	__u32 backend_id = flow->backend_id;
-
-	count(bpf_map_lookup_elem(&service_stats_v1, &lut_id), packet->bytes);
-	count(bpf_map_lookup_elem(&backend_stats_v1, &backend_id), packet->bytes);
+	count(bpf_map_lookup_elem(&service_stats_v1, &lut_id), bytes);
+	count(bpf_map_lookup_elem(&backend_stats_v1, &backend_id), bytes);
 }

@@ -26,7 +26,7 @@ struct service {
 	__u32 lut_id;
 	__u16 backend_count;	/* backends in the table; 0: nobody to send to */
 	__u8 algorithm;		/* enum algorithm */
-	__u8 flags;
+	__u8 flags;		/* enum service_flag, ORed */
 };
 
 struct backend {
@@ -60,6 +60,56 @@ struct flow {
 	__u8 pad[2];
 };
 
+/* What a direct server return flow is held to where its slot alone does not tell. */
+struct choice {
+	__u32 backend_id;
+	__u32 lut_id;
+	__u32 last_seen;	/* jiffies, low 32 bits */
+	__u8 closing;		/* the client sent FIN or RST: its next SYN begins anew */
+	__u8 pad[3];
+};
+
+/* Key of a datagram in fragments; what it stands for is in the first only. */
+struct fragment_key {
+	union address source;
+	union address destination;
+	__u32 id;
+	__u8 protocol;		/* of the IP header, or of the fragment header */
+	__u8 pad[3];
+};
+
+struct fragment {
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+/* An answer of the routing table. */
+struct nexthop {
+	union address destination;
+	__u32 received_on;
+	__u32 device;
+	__u32 asked;		/* jiffies, low 32 bits */
+	__u8 macs[12];		/* destination and source, as they stand in a frame */
+	__u16 mtu;
+	__u16 pad;
+};
+
+/* An answer of services_v1 and addresses_v1, of this generation of theirs. */
+struct lookup {
+	struct service_key key;
+	__u32 generation;
+	struct service service;	/* where `found` says that there is one */
+	__u32 found;		/* enum found */
+};
+
+enum found {
+	FOUND_SERVICE = 1,
+	FOUND_VIP = 2,	/* whose port belongs to no service */
+	FOUND_NOTHING = 3,
+};
+
 struct counter {
 	__u64 packets;
 	__u64 bytes;
@@ -81,6 +131,68 @@ struct config {
 	__u8 enable_ipv6;
 	__u8 wildcard_entries;		/* unknown ports of a VIP are dropped */
 	__u8 reject_without_backend;	/* ICMP unreachable, else drop */
+	__u32 history_window_tcp;	/* seconds after a change that unrecorded flows keep their slot's previous owner */
+	__u32 history_window_any;
+	__be32 encap_mask4;		/* bits of the outer source that the flow's hash fills, so that receivers spread */
+	__be32 encap_mask6;		/* the same in an IPv6 address's last word */
+	union address encap_source4;	/* outer source of tunnelled packets, v4-mapped */
+	union address encap_source6;
+	__u32 nexthop_age;		/* jiffies that an answer of the routing table is used */
+	__u8 forwarding_modes;		/* enum forwarding_mode, ORed: those that some service may use */
+	__u8 dsr_dispatch;		/* enum dispatch */
+	__u8 multi_buffer;		/* frames may be in several buffers (jumbo) */
+	__u8 transmit;			/* XDP: every driver sends by XDP_TX whatever is at the other end */
+};
+
+/* What `datapath capture` asks for: either end's address in a network, either end's port; 0 is any. Section
+ * `.rodata.capture`.
+ */
+struct capture {
+	union address address;	/* with the bits of `mask` */
+	union address mask;
+	__u32 enabled;
+	__u32 snaplen;		/* bytes of a frame, at most */
+	__u32 device;		/* that received it */
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+
+enum capture_phase {
+	CAPTURE_BEFORE = 0,
+	CAPTURE_AFTER = 1,
+};
+
+/* In front of the frame's bytes in `capture_events`. */
+struct capture_event {
+	__u64 time;		/* nanoseconds, CLOCK_MONOTONIC */
+	__u32 length;		/* of the frame */
+	__u32 captured;		/* bytes that follow */
+	__u32 device;		/* that received it */
+	__u32 sent_by;		/* where it was sent to a device: that one */
+	__u16 outcome;
+	__u8 phase;		/* enum capture_phase */
+	__u8 pad[5];
+};
+
+/* A slot of a table is a backend's id, and this bit where the service's history has another one for it. */
+#define SLOT_MOVED 0x80000000U
+
+enum service_flag {
+	SERVICE_DSR = 1,	/* backends answer the client themselves; else through this node (SNAT) */
+};
+
+enum forwarding_mode {
+	MODE_SNAT = 1,
+	MODE_DSR = 2,
+};
+
+/* How a packet for direct server return tells the backend which service it was sent to. */
+enum dispatch {
+	DISPATCH_NONE = 0,
+	DISPATCH_OPT = 1,	/* IPv4 option, IPv6 destination option */
+	DISPATCH_IPIP = 2,
+	DISPATCH_GENEVE = 3,
 };
 
 enum algorithm {
@@ -105,4 +217,25 @@ enum flow_state {
 	FLOW_NEW = 0,		/* also every flow that is not TCP */
 	FLOW_ESTABLISHED = 1,	/* TCP: the client sent more than its SYN */
 	FLOW_CLOSING = 2,	/* TCP: FIN seen in both directions, or RST in one */
+};
+
+/* --- programs of the nodes that backends are on (tc_node.bpf.c) --- */
+
+/* What a direct server return packet was addressed to: the source of its reply. Key: struct flow_key of the packet as
+ * the backend sees it, direction REQUEST.
+ */
+struct dsr_frontend {
+	union address address;
+	__be16 port;
+	__u16 pad;
+};
+
+struct node_config {
+	__u8 build_id[16];		/* of the object files; tells versions apart */
+	__u8 enable_ipv4;
+	__u8 enable_ipv6;
+	__u8 enable_opt;		/* dispatches that are understood */
+	__u8 enable_geneve;
+	__u8 enable_ipip;
+	__u8 pad[3];
 };

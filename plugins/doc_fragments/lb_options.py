@@ -10,9 +10,46 @@ options:
     description:
       - How requests reach the backends and replies the clients.
       - C(snat) rewrites the source to the load balancer's own address, so that backends need no set-up and replies return through the load balancer.
-      - 'Allowed: snat.'
+        C(dsr) leaves the source as it is and tells the backend which service was meant (C(bpf-lb-dsr-dispatch)); the backend answers the client
+        itself, which needs C(datapath-dsr-backend) or Cilium there. C(hybrid) is C(dsr) for TCP and C(snat) for UDP. A change ends the established
+        flows of the services concerned.
+      - 'Allowed: snat, dsr, hybrid.'
       - C(snat) unless given.
       - Cilium's key is C(bpf-lb-mode), the inventory's variable C(cilium_loadbalancer_mode).
+    type: str
+  mode_annotation:
+    description:
+      - Whether a service may choose between C(snat) and C(dsr) by itself (its C(mode)).
+      - When true, the program is loaded with both, C(bpf-lb-mode) is for services that do not choose, and it must not be C(hybrid).
+      - C(false) unless given.
+      - Cilium's key is C(bpf-lb-mode-annotation), the inventory's variable C(datapath_lb_mode_annotation).
+    type: bool
+  dsr_dispatch:
+    description:
+      - How a packet tells the backend which service it was sent to, with direct server return.
+      - C(opt) adds an IPv4 option or IPv6 destination option to TCP SYNs and to every UDP packet, which routers on the way must let through.
+        C(ipip) wraps every packet into IP, to backends of either family, which listen on the frontend's port. C(geneve) wraps every packet into
+        Geneve (UDP port 6081). Tunnels need room in the MTU towards the backends. Without direct server return it has no effect.
+      - 'Allowed: opt, ipip, geneve.'
+      - C(opt) unless given.
+      - Cilium's key is C(bpf-lb-dsr-dispatch), the inventory's variable C(datapath_lb_dsr_dispatch).
+    type: str
+  rss_ipv4_src_cidr:
+    description:
+      - Network whose addresses are the outer IPv4 sources of packets in IP tunnels.
+      - 'The flow''s hash fills the bits behind the prefix, so that a backend''s network card spreads flows over its queues. Empty means the load
+        balancer''s own address for all. Only with C(bpf-lb-dsr-dispatch: ipip); for example C(10.200.0.0/16).'
+      - 'Allowed: an IPv4 network as its base address and prefix length.'
+      - Empty unless given.
+      - Cilium's key is C(bpf-lb-rss-ipv4-src-cidr), the inventory's variable C(datapath_lb_rss_ipv4_src_cidr).
+    type: str
+  rss_ipv6_src_cidr:
+    description:
+      - Network whose addresses are the outer IPv6 sources of packets in IP tunnels.
+      - As C(bpf-lb-rss-ipv4-src-cidr); of a prefix shorter than 96 bits the hash fills the last 32 bits. For example C(2001:db8:200::/96).
+      - 'Allowed: an IPv6 network as its base address and prefix length.'
+      - Empty unless given.
+      - Cilium's key is C(bpf-lb-rss-ipv6-src-cidr), the inventory's variable C(datapath_lb_rss_ipv6_src_cidr).
     type: str
   algorithm:
     description:
@@ -43,18 +80,19 @@ options:
     type: str
   acceleration:
     description:
-      - Where the load balancer's XDP program runs.
+      - Where the load balancer's program runs.
       - C(native) runs in every device's driver and refuses devices whose driver cannot; C(best-effort) runs natively where the driver can and
-        in generic mode elsewhere; C(testing-only) always runs in generic mode, which works on every device and is slower. The default differs
-        from Cilium's C(disabled) because the XDP program is the load balancer here, not the acceleration of another one.
-      - 'Allowed: native, best-effort, testing-only.'
+        in generic mode elsewhere; C(testing-only) always runs in generic mode, which works on every device and is slower; C(disabled) uses no
+        XDP but a program at tc ingress, which needs nothing of the driver and leaves the XDP hook free. A change between XDP and tc attaches
+        the new program before the old one goes. The default differs from Cilium's C(disabled) for the sake of speed.
+      - 'Allowed: native, best-effort, testing-only, disabled.'
       - C(native) unless given.
       - Cilium's key is C(bpf-lb-acceleration), the inventory's variable C(datapath_lb_acceleration).
     type: str
   devices:
     description:
       - Devices that requests and replies arrive on; C(eth+) is every device whose name starts with C(eth).
-      - The XDP program is attached to these devices. Empty means the devices of the default routes and those that lead to backends.
+      - The programs are attached to these devices. Empty means the devices of the default routes and those that lead to backends.
       - 'Allowed: device names of at most 15 characters; a + at the end matches every device that starts so.'
       - Empty unless given.
       - Cilium's key is C(devices), the inventory's variable C(datapath_devices).
@@ -143,8 +181,8 @@ options:
   ct_tcp_max:
     description:
       - How many TCP flow entries are kept; every flow takes two, one a direction.
-      - Sizes the flow map. When it is full the least recently used flows are forgotten, so size it for the peak. Entries move to the new map
-        when it is resized.
+      - 'Sizes the flow map. When it is full the least recently used flows are forgotten, so size it for the peak. Entries move to the new map
+        when it is resized. The map of flows with direct server return whose slot changed owner has half this size: those take one entry.'
       - 'Allowed: 1024 to 16777216.'
       - C(524288) unless given.
       - Cilium's key is C(bpf-ct-global-tcp-max), the inventory's variable C(datapath_ct_tcp_max).
@@ -152,12 +190,20 @@ options:
   ct_any_max:
     description:
       - How many UDP flow entries are kept; every flow takes two, one a direction.
-      - Sizes the flow map. When it is full the least recently used flows are forgotten, so size it for the peak. Entries move to the new map
-        when it is resized.
+      - 'Sizes the flow map. When it is full the least recently used flows are forgotten, so size it for the peak. Entries move to the new map
+        when it is resized. The map of flows with direct server return whose slot changed owner has half this size: those take one entry.'
       - 'Allowed: 1024 to 16777216.'
       - C(262144) unless given.
       - Cilium's key is C(bpf-ct-global-any-max), the inventory's variable C(datapath_ct_any_max).
     type: int
+  dsr_backend:
+    description:
+      - Whether this node, a backend, answers clients of services with direct server return itself.
+      - 'When true, programs at tc on C(devices) take the packets of every dispatch and give replies the service''s address as source. Options
+        alone then load no load balancer: only services do.'
+      - C(false) unless given.
+      - Cilium's key is C(datapath-dsr-backend), the inventory's variable C(datapath_dsr_backend).
+    type: bool
   arping_refresh_period:
     description:
       - How often neighbours are refreshed where the kernel does not do it by itself.

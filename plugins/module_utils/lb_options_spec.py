@@ -9,6 +9,10 @@ from __future__ import annotations
 
 ARGUMENT_SPEC = {
     "mode": {"type": "str"},
+    "mode_annotation": {"type": "bool"},
+    "dsr_dispatch": {"type": "str"},
+    "rss_ipv4_src_cidr": {"type": "str"},
+    "rss_ipv6_src_cidr": {"type": "str"},
     "algorithm": {"type": "str"},
     "maglev_table_size": {"type": "int"},
     "maglev_hash_seed": {"type": "str"},
@@ -26,6 +30,7 @@ ARGUMENT_SPEC = {
     "maglev_map_max": {"type": "int"},
     "ct_tcp_max": {"type": "int"},
     "ct_any_max": {"type": "int"},
+    "dsr_backend": {"type": "bool"},
     "arping_refresh_period": {"type": "raw"},
     "prometheus_serve_addr": {"type": "str"},
     "debug": {"type": "bool"},
@@ -34,6 +39,10 @@ ARGUMENT_SPEC = {
 # Parameter -> inventory variable that stands for it.
 VARIABLES = {
     "mode": "cilium_loadbalancer_mode",
+    "mode_annotation": "datapath_lb_mode_annotation",
+    "dsr_dispatch": "datapath_lb_dsr_dispatch",
+    "rss_ipv4_src_cidr": "datapath_lb_rss_ipv4_src_cidr",
+    "rss_ipv6_src_cidr": "datapath_lb_rss_ipv6_src_cidr",
     "algorithm": "datapath_lb_algorithm",
     "maglev_table_size": "datapath_lb_maglev_table_size",
     "maglev_hash_seed": "datapath_lb_maglev_hash_seed",
@@ -51,6 +60,7 @@ VARIABLES = {
     "maglev_map_max": "datapath_lb_maglev_map_max",
     "ct_tcp_max": "datapath_ct_tcp_max",
     "ct_any_max": "datapath_ct_any_max",
+    "dsr_backend": "datapath_dsr_backend",
     "arping_refresh_period": "datapath_arping_refresh_period",
     "prometheus_serve_addr": "datapath_prometheus_serve_addr",
     "debug": "cilium_debug",

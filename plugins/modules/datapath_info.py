@@ -45,9 +45,12 @@ datapath:
       type: dict
     devices:
       description:
-        - Network devices by name, each with index, driver, mac, mtu, up and addresses.
+        - Network devices by name, each with index, driver, kind (such as bond, vlan or veth), mac, mtu, up, addresses
+          and channels.
         - C(native_xdp) is whether the driver runs XDP programs, null where only attaching one could tell.
-          C(native_xdp_reason) is why not.
+          C(native_xdp_reason) is why not, C(native_xdp_remedy) what to do.
+        - C(xdp_mode) is how a program is attached now (native, generic, offload, or empty).
+        - C(lower) are the devices that frames arrive at first, such as the ports of a bond.
       type: dict
     default_devices:
       description: Devices of the default routes.
@@ -56,7 +59,13 @@ datapath:
     load_balancer:
       description:
         - The load balancer's program as it is attached, null when it is not.
+        - C(attachments) are devices, each with the XDP mode V(native) or V(generic), or V(tc).
         - C(foreign) tells what is wrong on which device.
+      type: dict
+    dsr_backend:
+      description:
+        - The programs by which this node, a backend, answers clients itself, null when they are not attached.
+        - C(devices) are where, C(problems) tells what is wrong on which device.
       type: dict
     maps:
       description: The datapath's maps, each with name, size and, where they can be counted cheaply, entries.
@@ -84,12 +93,18 @@ datapath:
         addresses: [192.0.2.1/24]
         native_xdp: true
         native_xdp_reason: ""
+        native_xdp_remedy: ""
+        xdp_mode: native
+        kind: ""
+        lower: []
+        channels: {used: 2, most: 8}
     default_devices: [eth0]
     load_balancer:
       tag: e0cfb54f2e4b9da2
       attachments:
         eth0: native
       foreign: {}
+    dsr_backend:
     maps:
       - name: services_v1
         entries: 4

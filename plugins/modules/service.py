@@ -11,7 +11,8 @@ description:
     traffic.
   - Manages one service by its own options, or several by O(services). The others stay as they are, unless O(purge)
     is true.
-  - All frontends and backends of a service are of one address family. A dual-stack service is two services.
+  - All frontends of a service are of one address family. A dual-stack service is two services.
+  - Backends are of the same family, unless packets go to them in IP tunnels, with direct server return.
   - The executor on the node checks the values. All violations are told at once and nothing is changed then.
 extends_documentation_fragment:
   - ebpf.datapath.executor
@@ -48,6 +49,10 @@ options:
     description: How a new flow finds its backend, V(random) or V(maglev). Unless given, as the load balancer's
       options say.
     type: str
+  mode:
+    description: How requests reach the backends and replies the clients, V(snat) or V(dsr). Unless given, as the load
+      balancer's options say, which must allow services to choose (C(bpf-lb-mode-annotation)).
+    type: str
   health_check:
     description:
       - How each load-balancer node checks the backends. Without, backends count as healthy.
@@ -60,8 +65,8 @@ options:
         used).
     type: dict
   services:
-    description: Several services, each a dictionary of O(name), O(state), O(frontends), O(backends), O(algorithm)
-      and O(health_check).
+    description: Several services, each a dictionary of O(name), O(state), O(frontends), O(backends), O(algorithm),
+      O(mode) and O(health_check).
     type: list
     elements: dict
   purge:
@@ -209,7 +214,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.ebpf.datapath.plugins.module_utils import executor
 
-_SERVICE = ("name", "state", "frontends", "backends", "algorithm", "health_check")
+_SERVICE = ("name", "state", "frontends", "backends", "algorithm", "mode", "health_check")
 
 
 def document(params):
@@ -228,6 +233,7 @@ def main():
             frontends={"type": "list", "elements": "raw"},
             backends={"type": "list", "elements": "raw"},
             algorithm={"type": "str"},
+            mode={"type": "str"},
             health_check={"type": "dict"},
             services={"type": "list", "elements": "dict"},
             purge={"type": "bool"},

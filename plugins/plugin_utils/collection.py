@@ -18,8 +18,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 _CHECK = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
+from datapath.compile.drivers import outlook
+from datapath.compile.path_mtu import Way, dsr_backends, judge
 from datapath.spec.later import LATER
 from datapath.spec.document import merge
+from datapath.spec.scalars import parse_address
 from datapath.spec.errors import SpecErrors
 from datapath.spec.options import effective
 from datapath.state.model import DesiredState
@@ -29,7 +32,14 @@ try:
 except SpecErrors as refused:
     answer = {"errors": [error.as_dict() for error in refused.errors]}
 else:
-    answer = {"errors": [], "effective": dict(effective(state.options))}
+    options = effective(state.options)
+    dsr = {name: list(map(str, found)) for name, found in dsr_backends(state.services, options).items()}
+    answer = {"errors": [], "effective": dict(options), "dsr": dsr}
+    ways = {parse_address(address): Way(*way) for address, way in asked["ways"]["routes"].items()}
+    receiving = [Way(*each) for each in asked["ways"]["receiving"].items()]
+    found = judge(state.services, options, ways, receiving)
+    answer["refusals"], answer["warnings"] = found.refusals, found.warnings
+    answer["devices"] = [outlook(name, *device) for name, device in asked["ways"]["devices"].items()]
 answer["later"] = {name: LATER[name] for name in asked["variables"] if name in LATER}
 json.dump(answer, sys.stdout, default=str)
 """
@@ -55,15 +65,19 @@ def parser_path():
     return str(found if found.suffix else found.parents[1])
 
 
-def check(document, variables, path):
+def check(document, variables, path, ways=None):
     """Have the executor's package at `path` parse `document` and look up names of `variables`.
 
+    `ways` are what a node's routes and devices let through (`node.ways`).
+
     Returns {"errors": [...], "later": {name: why it is not implemented}} and, without errors, "effective": {key:
-    value}.
+    value}, "dsr": {service with direct server return: addresses of its backends}, "refusals" and "warnings", what is
+    wrong with the ways, and "devices", what to expect of each.
     """
+    ways = ways or {"routes": {}, "receiving": {}, "devices": {}}
     done = subprocess.run(
         [sys.executable, "-I", "-c", _CHECK, path],
-        input=json.dumps({"document": document, "variables": variables}),
+        input=json.dumps({"document": document, "variables": variables, "ways": ways}),
         capture_output=True,
         encoding="utf-8",
         check=False,

@@ -10,15 +10,46 @@ _CAPABILITIES = {12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN"}
 
 def parse(text):
     """Lines `name value...` of the probe; names that occur more than once (mount, device) become lists."""
-    node = {"mount": [], "device": []}
+    node = {"mount": [], "device": [], "lower": [], "address": [], "default_route": [], "route": []}
     for line in filter(None, map(str.strip, text.splitlines())):
         name, *value = line.split(maxsplit=1)
         if isinstance(node.get(name), list):
             node[name].extend(value)
         else:
             node[name] = "".join(value)
-    node["device"] = [dict(zip(("name", "driver", "state"), device.split())) for device in node["device"]]
+    node["device"] = [dict(zip(("name", "driver", "state", "mtu"), device.split())) for device in node["device"]]
     return node
+
+
+def ways(node, options):
+    """What the node's devices and its routes towards backends let through.
+
+    Returns {"routes": {address: [device, MTU]}, "receiving": {device: MTU}, "devices": {device: [driver, MTU, devices
+    below]}}, the latter two of the devices that programs are for.
+    """
+    mtus = {device["name"]: int(device["mtu"]) for device in node["device"] if device.get("mtu", "").isdigit()}
+    routes = {}
+    for line in node["route"]:
+        address, *words = line.split()
+        device = _word(words, "dev")
+        if device in mtus and device != "lo":
+            own = _word([word for word in words if word != "lock"], "mtu")
+            routes[address] = [device, min(int(own), mtus[device]) if own.isdigit() else mtus[device]]
+    wanted = options.get("devices") or [_word(line.split(), "dev") for line in node["default_route"]]
+    names = [name for name in mtus if any(_matches(name, pattern) for pattern in wanted)]
+    drivers = {device["name"]: device["driver"].strip("-") for device in node["device"]}
+    below = {name: [line.split()[1] for line in node["lower"] if line.split()[0] == name] for name in mtus}
+    shown = dict.fromkeys(names + [each for name in names for each in below[name] if each in mtus])
+    return {
+        "routes": routes,
+        "receiving": {name: mtus[name] for name in names},
+        "devices": {name: [drivers[name], mtus[name], below[name]] for name in shown},
+    }
+
+
+def _word(words, key):
+    """What follows `key`, or ""."""
+    return words[words.index(key) + 1] if key in words[:-1] else ""
 
 
 def violations(node, options, dry_run=False):

@@ -25,6 +25,8 @@ class Case:
     """What goes before, once: SYNs."""
     goal: Optional[float] = None
     """At most so many times the stateless load balancer."""
+    moves_head: bool = False
+    """Whether the load balancer makes the frame longer."""
 
 
 def _requests(device, protocol, version, offset):
@@ -61,6 +63,28 @@ def fresh(devices):
         floor = Traffic(frames.request(4, protocol, "S", offset=1), devices["in0"], order=Order.FRESH)
         name = f"IPv{version} {protocol.upper()}, always a new flow"
         yield Case(name, traffic, floor, "request_new_flow", goal=12)
+
+
+def direct(mode, devices):
+    """Direct server return. Requests come by the device that leads to the backends, as with a single network card."""
+    device = devices["out0"]
+    kinds = list(itertools.product((4, 6), ("tcp", "udp")))
+    for many in (False, True):
+        for version, protocol in kinds:
+            traffic = _requests(device, protocol, version, 0)[many]
+            floor = _requests(device, protocol, 4, 0)[many]
+            name = f"{mode}, IPv{version} {protocol.upper()}, {'128k flows at random' if many else 'one flow'}"
+            goal = 1.9 if many or protocol == "udp" else 1.6
+            # Of a TCP connection, only the SYN carries the option.
+            moves = mode != "DSR opt" or protocol == "udp"
+            yield Case(name, traffic, floor, "request_forwarded", goal=goal, moves_head=moves)
+    for version, protocol in kinds:
+        traffic, floor = (
+            Traffic(frames.request(each, protocol, "S", offset=1), device, order=Order.FRESH) for each in (version, 4)
+        )
+        name = f"{mode}, IPv{version} {protocol.upper()}, always a new flow"
+        outcome = "request_new_flow" if protocol == "tcp" else "request_forwarded"
+        yield Case(name, traffic, floor, outcome, goal=1.9, moves_head=True)
 
 
 def not_a_vip(devices):

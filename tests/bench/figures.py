@@ -20,13 +20,16 @@ VERIFIER_TOLERANCE = 0.10
 HELPERS = {
     1: "map_lookup_elem",
     2: "map_update_elem",
+    3: "map_delete_elem",
     5: "ktime_get_ns",
     7: "get_prandom_u32",
     23: "redirect",
+    25: "perf_event_output",
     44: "xdp_adjust_head",
     65: "xdp_adjust_tail",
     69: "fib_lookup",
     118: "jiffies64",
+    188: "xdp_get_buff_len",
 }
 """Those that programs/counted.h counts, by number."""
 
@@ -45,11 +48,20 @@ def measured(node, wrapper, cases):
     assert not unknown, f"the load balancer calls helpers that programs/counted.h does not count: {sorted(unknown)}"
     instructions, machine_code = programs.sizes(node.program)
     verifier = {
-        "verified": programs.verified_instructions(node.program),
-        "instructions": instructions,
-        "machine_code_bytes": machine_code,
+        f"{node.mode.name}, verified": programs.verified_instructions(node.program),
+        f"{node.mode.name}, instructions": instructions,
+        f"{node.mode.name}, machine_code_bytes": machine_code,
     }
     return {"toolchain": toolchain(), "verifier": verifier, "helpers": _helper_calls(node, wrapper, cases)}
+
+
+def together(found):
+    """The figures of several modes as one."""
+    whole = {"toolchain": toolchain(), "verifier": {}, "helpers": {}}
+    for each in found:
+        whole["verifier"].update(each["verifier"])
+        whole["helpers"].update(each["helpers"])
+    return whole
 
 
 def _helper_calls(node, wrapper, cases):
@@ -99,11 +111,12 @@ def compare(figures, baseline):
             remarks.append(f"{case}: helper calls {before} became {calls}")
     worse += [f"{case}: in the baseline, but not measured" for case in baseline["helpers"].keys() - figures["helpers"]]
     known = baseline["verifier"].get(figures["toolchain"])
-    if known is None or figures["verifier"]["verified"] is None:
+    if known is None or None in figures["verifier"].values():
         remarks.append(f"the verifier's work is not compared: the baseline has none for {figures['toolchain']}")
         return worse, remarks
+    worse += [f"verifier, {name}: not in the baseline" for name in figures["verifier"].keys() - known]
     for name, before in known.items():
-        now = figures["verifier"][name]
+        now = figures["verifier"].get(name, 0)
         if now > before * (1 + VERIFIER_TOLERANCE):
             worse.append(f"verifier, {name}: {before} became {now}, more than {VERIFIER_TOLERANCE:.0%} worse")
         elif now < before * (1 - VERIFIER_TOLERANCE):

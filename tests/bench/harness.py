@@ -3,7 +3,7 @@
 import itertools
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import cases, executor, figures, floors, machine, measure, node, report, steps, variants
 from bench.wrapper import Wrapper
@@ -35,6 +35,8 @@ STEPS_NEW = ("IPv4 TCP, always a new flow",)
 
 def all_cases(one, bench):
     """In an order in which none spoils the flows of the next."""
+    if one.mode.dispatch:
+        return cases.direct(one.mode.name, one.devices)
     return itertools.chain(
         cases.not_a_vip(one.devices),
         cases.replies(one.devices, bench.push),
@@ -48,13 +50,18 @@ def run(effort, cpu, tell=print):
     everywhere = os.sched_getaffinity(0)
     busy = machine.Busy()
     os.sched_setaffinity(0, {max(everywhere) if cpu is None else cpu})
+    packets, stepwise, others, found = [], [], [], []
     try:
-        with node.converged() as one, Wrapper() as wrapper, floors.loaded() as yardsticks:
-            bench = measure.Bench(one, wrapper, yardsticks, effort)
-            single = (case for case in all_cases(one, bench) if case.traffic.flows == 1)
-            found = figures.measured(one, wrapper, single)
-            packets, stepwise = _packets(one, bench, yardsticks, effort, tell)
-            others = list(variants.measured(bench, one.devices["in0"])) if effort.thorough else []
+        for mode in (node.TRANSLATING, *node.DIRECT):
+            with node.converged(mode) as one, Wrapper() as wrapper, floors.loaded() as yardsticks:
+                bench = measure.Bench(one, wrapper, yardsticks, effort)
+                single = (case for case in all_cases(one, bench) if case.traffic.flows == 1)
+                found.append(figures.measured(one, wrapper, single))
+                rows, walked = _packets(bench, yardsticks, effort, tell)
+                packets += rows
+                stepwise += walked
+                if effort.thorough and mode is node.TRANSLATING:
+                    others = list(variants.measured(bench, one.devices["in0"]))
         os.sched_setaffinity(0, everywhere)
         tell("the executor's work")
         durations = executor.measured(effort.services, effort.executor_rounds)
@@ -68,21 +75,22 @@ def run(effort, cpu, tell=print):
         "steps": list(report.step_rows(stepwise)),
         "variants": others,
         "executor": list(report.duration_rows(durations)),
-        "figures": found,
+        "figures": figures.together(found),
     }
 
 
-def _packets(one, bench, yardsticks, effort, tell):
-    packets, stepwise = [], []
-    targets = [*(yardsticks[name] for name in report.FLOORS), measure.Target(report.PRODUCT, one.program)]
+def _packets(bench, yardsticks, effort, tell):
+    packets, stepwise, one = [], [], bench.node
+    yards = [yardsticks[name] for name in report.FLOORS]
+    product = measure.Target(report.PRODUCT, one.program)
     with ExitStack() as stack:
         walked = {}
-        if effort.thorough:
+        if effort.thorough and one.mode is node.TRANSLATING:
             known, new = (stack.enter_context(steps.loaded(one, fresh)) for fresh in (False, True))
             walked = {**dict.fromkeys(STEPS_KNOWN, known), **dict.fromkeys(STEPS_NEW, new)}
         for case in all_cases(one, bench):
             tell(case.name)
-            packets.append((case, bench.measure(case, targets)))
+            packets.append((case, bench.measure(case, [*yards, replace(product, moves_head=case.moves_head)])))
             if case.name in walked:
                 steps.check(bench, case, walked[case.name])
                 stepwise.append((case, bench.measure(case, walked[case.name])))

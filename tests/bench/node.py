@@ -13,13 +13,16 @@ import socket
 import subprocess
 import tempfile
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import programs
 from datapath.agent.core import Agent
 from datapath.agent.paths import Paths
+from datapath.compile.layouts import Config
 from datapath.compile.outcomes import OUTCOMES
 from datapath.kernel import Kernel, libbpf, load_balancer
+from datapath.plan.operations import SwapLoadBalancer
 from netns.topology import NetNS, bpffs, veth
 
 VIP = {4: "192.0.2.10", 6: "2001:db8::10"}
@@ -44,13 +47,34 @@ def bracket(address):
     return f"[{address}]" if ":" in address else address
 
 
-def document():
+@dataclass(frozen=True)
+class Mode:
+    """How packets reach backends, and how a table names it."""
+
+    name: str
+    options: dict
+    dispatch: str = ""
+
+    @property
+    def port(self):
+        """The backends' own: what goes through an IP tunnel keeps the frontend's."""
+        return PORT if self.dispatch == "ipip" else 8080
+
+
+TRANSLATING = Mode("SNAT", {})
+DIRECT = tuple(
+    Mode(f"DSR {dispatch}", {"mode": "dsr", "dsr_dispatch": dispatch}, dispatch)
+    for dispatch in ("ipip", "opt", "geneve")
+)
+
+
+def document(mode=TRANSLATING):
     """The whole desired state."""
     items = [
         {
             "name": f"web{version}",
             "frontends": [f"{bracket(VIP[version])}:{PORT}/{protocol}" for protocol in ("TCP", "UDP")],
-            "backends": [f"{bracket(backend(version, number))}:8080" for number in BACKENDS],
+            "backends": [f"{bracket(backend(version, number))}:{mode.port}" for number in BACKENDS],
         }
         for version in (4, 6)
     ]
@@ -61,6 +85,7 @@ def document():
         "direct_routing_device": "out0",
         "ct_tcp_max": FLOWS,
         "ct_any_max": FLOWS,
+        **mode.options,
     }
     return {"options": {"values": values}, "services": {"items": items, "purge": True}}
 
@@ -112,7 +137,8 @@ def agent_in(namespace):
 class Node:
     """The node, converged; use inside its namespace."""
 
-    def __init__(self, agent, paths):
+    def __init__(self, agent, paths, mode):
+        self.mode = mode
         self.kernel = agent.kernel
         self.pins = paths.pins
         self.devices = {device: socket.if_nametoindex(device) for device in MACS}
@@ -132,17 +158,26 @@ class Node:
         return {OUTCOMES[index].name: packets for index, (packets, _) in counted.items()}
 
 
+def transmit(agent):
+    """Have frames that leave by the device that they came by sent by XDP_TX, as on network cards; a veth's are not."""
+    loaded = agent.kernel.read().load_balancer
+    config = Config.from_buffer_copy(loaded.config)
+    config.transmit = 1
+    agent.kernel.execute([SwapLoadBalancer(bytes(config), loaded.attachments)])
+
+
 @contextmanager
-def converged():
+def converged(mode=TRANSLATING):
     """A `Node`, in whose namespace the block runs."""
     programs.build_product()
     namespace, peer = make_namespaces()
     try:
         with agent_in(namespace) as agent:
-            agent.apply(document())
+            agent.apply(document(mode))
+            transmit(agent)
             # The executor has had the entries resolved again, by asking; make them permanent once more.
             resolve(namespace)
-            node = Node(agent, agent.paths)
+            node = Node(agent, agent.paths, mode)
             try:
                 yield node
             finally:

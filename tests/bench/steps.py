@@ -15,7 +15,7 @@ STEPS = (
     "check the flow's backend, or choose one",
     "allocate a source port, enter the reply",
     "enter the request",
-    "look up the next hop (bpf_fib_lookup)",
+    "look up the next hop (remembered)",
     "rewrite, checksums, MAC addresses",
     "count outcome, service, backend",
     "redirect",

@@ -10,7 +10,7 @@ from bench.wrapper import Order, Traffic
 from datapath.compile.layouts import pack_address
 
 NEXT_HOP = {
-    "fib": "bpf_fib_lookup, as the load balancer does",
+    "fib": "bpf_fib_lookup, as for the first packet of every 250 ms",
     "fib_direct": "bpf_fib_lookup without policy rules",
     "fib_no_neighbour": "bpf_fib_lookup without policy rules and neighbour",
     "remembered": "an array's entry with MAC addresses and device instead",

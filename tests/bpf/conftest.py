@@ -32,15 +32,15 @@ def lb_object():
     return OBJECT
 
 
-@pytest.fixture(scope="session")
-def loaded(lb_object, tmp_path_factory):
-    """(node, rig): made once, as loading takes longest."""
+@contextmanager
+def on_a_node(lb_object, pins, hook):
+    """(node, rig): made once for each hook, as loading takes longest."""
     before = os.environ.get("DATAPATH_OBJECTS")
     os.environ["DATAPATH_OBJECTS"] = str(lb_object.parent)
     node, peer = make_node()
-    with bpffs(tmp_path_factory.mktemp("bpffs")) as pins:
+    with bpffs(pins) as mounted:
         with node:
-            rig = Rig(pins / "datapath")
+            rig = Rig(mounted / "datapath", hook)
             rig.devices = {device: socket.if_nametoindex(device) for device in MACS}
         rig.node, rig.peer = node, peer
         yield node, rig
@@ -54,10 +54,28 @@ def loaded(lb_object, tmp_path_factory):
         os.environ["DATAPATH_OBJECTS"] = before
 
 
+@pytest.fixture(scope="session")
+def loaded(lb_object, tmp_path_factory):
+    with on_a_node(lb_object, tmp_path_factory.mktemp("bpffs"), "xdp") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def loaded_at_tc(lb_object, tmp_path_factory):
+    with on_a_node(lb_object, tmp_path_factory.mktemp("bpffs"), "tc") as made:
+        yield made
+
+
 @pytest.fixture
-def rig(loaded):
+def hook(request):
+    """Where the program runs, as `parametrize` says (indirect)."""
+    return getattr(request, "param", "xdp")
+
+
+@pytest.fixture
+def rig(hook, request):
     """The rig in its first state; the test runs in the node's namespace."""
-    node, rig = loaded
+    node, rig = request.getfixturevalue({"xdp": "loaded", "tc": "loaded_at_tc"}[hook])
     with node:
         rig.restore()
         yield rig

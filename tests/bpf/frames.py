@@ -4,7 +4,6 @@ A function that makes a frame takes the place where its case runs (`At`) and doe
 One that makes the frame expected takes the place and the frame.
 """
 
-import os
 from dataclasses import dataclass
 
 from scapy.layers.inet import ICMP, UDP
@@ -27,6 +26,7 @@ from bpf.rig import (
     WEB,
     ether,
     ip,
+    kernel_at_least,
     l4,
     reply,
     request,
@@ -192,8 +192,7 @@ def after_refusal_padded(_, frame):
 
 def after_too_big(_, frame):
     # Older kernels do not say which MTU it was: then the smallest that every link has.
-    kernel = tuple(int(part) for part in os.uname().release.split(".")[:2])
-    return oracle.icmp_error(frame, "big", SMALL_MTU if kernel >= (5, 12) else 1280)
+    return oracle.icmp_error(frame, "big", SMALL_MTU if kernel_at_least(5, 12) else 1280)
 
 
 # --- passed ---
@@ -226,14 +225,26 @@ def fragment(at):
     return bytes(at.head() / IPv6ExtHdrFragment(m=1, id=1) / body)
 
 
-def last_fragment(at):
+def last_fragment(at, destination=None):
     if at.version == 4:
-        return bytes(at.head(frag=4, proto=17) / Raw(b"x" * 32))
-    return bytes(at.head() / IPv6ExtHdrFragment(offset=4, nh=17) / Raw(b"x" * 32))
+        return bytes(at.head(destination, frag=4, proto=17) / Raw(b"x" * 32))
+    return bytes(at.head(destination) / IPv6ExtHdrFragment(offset=4, nh=17) / Raw(b"x" * 32))
 
 
 def destination_options(at):
-    return bytes(at.head() / IPv6ExtHdrDestOpt() / l4(at.protocol, 20000, WEB))
+    return bytes(at.head() / IPv6ExtHdrDestOpt() / l4(at.protocol, 20000, WEB, "S"))
+
+
+def extended(at, destination=None):
+    """More extension headers than are looked behind."""
+    packet = at.head(destination)
+    for _ in range(5):
+        packet = packet / IPv6ExtHdrDestOpt()
+    return bytes(packet / l4(at.protocol, 20000, WEB))
+
+
+def sctp(at, destination=None):
+    return bytes(at.head(destination, **{"proto" if at.version == 4 else "nh": 132}) / Raw(b"x" * 32))
 
 
 def of_protocol(number, payload):
@@ -244,7 +255,25 @@ def of_protocol(number, payload):
 def error_about_reply(at):
     """From a router on the way to the client."""
     quote = ip(at.version, at.side.vip, at.side.client) / l4("udp", WEB, 20000)
-    return bytes(at.head() / (ICMP(type=3, code=4) if at.version == 4 else ICMPv6PacketTooBig()) / quote)
+    return bytes(at.head() / too_big(at.version) / quote)
+
+
+def too_big(version):
+    return ICMP(type=3, code=4) if version == 4 else ICMPv6PacketTooBig()
+
+
+def error_about_known_reply(at):
+    at.rig.run(at.request())
+    return error_about_reply(at)
+
+
+def after_error(at, _):
+    """On its way to the backend, about what that one sent."""
+    backend, mac = backend_in_slot(at, at.request())
+    quote = ip(at.version, backend[0], at.side.snat) / l4("udp", backend[1], 20000)
+    return bytes(
+        ether(MACS["out0"], mac) / ip(at.version, at.side.client, backend[0], ttl=62) / too_big(at.version) / quote
+    )
 
 
 def neighbour_solicitation(at):

@@ -166,14 +166,31 @@ def network_valid(frame):
 
 
 def transport_of(frame):
-    """(protocol, transport header with payload, pseudo-header) of an IP frame without extension headers."""
+    """(protocol, transport header with payload, pseudo-header) of an IP frame."""
     ip = frame[14:]
     if ip[0] >> 4 == 4:
         header, length = (ip[0] & 15) * 4, int.from_bytes(ip[2:4], "big")
         data = ip[header:length]
         return ip[9], data, ip[12:20] + struct.pack(">HH", ip[9], len(data))
-    data = ip[40 : 40 + int.from_bytes(ip[4:6], "big")]
-    return ip[6], data, ip[8:40] + struct.pack(">IHH", len(data), 0, ip[6])
+    protocol, data = ip[6], ip[40 : 40 + int.from_bytes(ip[4:6], "big")]
+    while protocol in (0, 43, 44, 60) and len(data) >= 8:
+        size = 8 if protocol == 44 else 8 + data[1] * 8
+        protocol, data = data[0], data[size:]
+    return protocol, data, ip[8:40] + struct.pack(">IHH", len(data), 0, protocol)
+
+
+def is_following_fragment(frame):
+    """Whether an IP frame holds a fragment that is not its datagram's first: it has no transport header."""
+    ip = frame[14:]
+    if ip[0] >> 4 == 4:
+        return bool(int.from_bytes(ip[6:8], "big") & 0x1FFF)
+    protocol, data = ip[6], ip[40 : 40 + int.from_bytes(ip[4:6], "big")]
+    while protocol in (0, 43, 44, 60) and len(data) >= 8:
+        if protocol == 44 and int.from_bytes(data[2:4], "big") & 0xFFF8:
+            return True
+        size = 8 if protocol == 44 else 8 + data[1] * 8
+        protocol, data = data[0], data[size:]
+    return False
 
 
 def transport_valid(frame):
@@ -182,3 +199,145 @@ def transport_valid(frame):
     if protocol == 17 and data[6:8] == b"\0\0":
         return True
     return not internet_sum(data if protocol == 1 else pseudo + data)
+
+
+# --- direct server return ---
+
+
+def internet_checksum(header):
+    """The header with its checksum, which is 0 in `header`, at the place where IPv4 has it."""
+    return header[:10] + struct.pack(">H", internet_sum(header)) + header[12:]
+
+
+def packed(address):
+    return ipaddress.ip_address(address).packed
+
+
+def tells(frame):
+    """Whether the dispatch says which service the packet was sent to: in UDP always, in TCP where it begins."""
+    packet = Ether(frame)
+    return TCP not in packet or packet[TCP].flags & 0x12 == 0x02
+
+
+def with_option(frame, frontend):
+    """The frame with the option that names `frontend`, (address, port), behind the fixed header."""
+    address, port = packed(frontend[0]), frontend[1]
+    ethernet, ip = frame[:14], frame[14:]
+    if ip[0] >> 4 == 4:
+        option = struct.pack(">BBH", 0x9A, 8, port) + address
+        length = int.from_bytes(ip[2:4], "big") + 8
+        head = bytes([ip[0] + 2, ip[1]]) + struct.pack(">H", length) + ip[4:10] + b"\0\0" + ip[12:20]
+        rest = ip[20 : (ip[0] & 15) * 4]
+        return ethernet + internet_checksum(head + option + rest) + ip[20 + len(rest) :]
+    option = bytes([ip[6], 2, 0x1B, 0x14]) + address + struct.pack(">HH", port, 0)
+    length = struct.pack(">H", int.from_bytes(ip[4:6], "big") + 24)
+    return ethernet + ip[:4] + length + b"\x3c" + ip[7:40] + option + ip[40:]
+
+
+def traffic_class(ip):
+    return ip[1] if ip[0] >> 4 == 4 else (ip[0] << 4 | ip[1] >> 4) & 0xFF
+
+
+def outer_header(source, destination, protocol, length, inner):
+    """Header of a packet around `inner` and more, `length` bytes: Don't Fragment and id 0 (RFC 6864), 64 hops; the
+    traffic class is the packet's own, ECN too (RFC 6040).
+    """
+    kind = traffic_class(inner)
+    if ipaddress.ip_address(source).version == 6:
+        return struct.pack(">IHBB", 6 << 28 | kind << 20, length, protocol, 64) + packed(source) + packed(destination)
+    head = struct.pack(">BBHHHBBH", 0x45, kind, 20 + length, 0, 0x4000, 64, protocol, 0)
+    return internet_checksum(head + packed(source) + packed(destination))
+
+
+def ip_length(frame):
+    """Bytes of the IP packet in a frame, without Ethernet's padding."""
+    ip = frame[14:]
+    return int.from_bytes(ip[2:4], "big") if ip[0] >> 4 == 4 else 40 + int.from_bytes(ip[4:6], "big")
+
+
+def wrapped(frame, head, protocols, source, destination):
+    """The frame's packet in an outer one, behind `head`; `protocols` are those that say so of IPv4 and of IPv6."""
+    inner = frame[14:]
+    outer = outer_header(source, destination, protocols[inner[0] >> 4], len(head) + ip_length(frame), inner)
+    ethertype = b"\x08\0" if outer[0] >> 4 == 4 else b"\x86\xdd"
+    return frame[:12] + ethertype + outer + head + inner
+
+
+def in_ip(frame, source, destination):
+    """RFC 2003, 2473, 4213."""
+    return wrapped(frame, b"", {4: 4, 6: 41}, source, destination)
+
+
+def geneve_option(frontend):
+    data = packed(frontend[0]) + struct.pack(">HH", frontend[1], 0)
+    return struct.pack(">HBB", 0x014B, 0x81, len(data) // 4) + data
+
+
+def in_geneve(frame, source, destination, hashed, frontend=None):
+    """RFC 8926; with the option that names `frontend`. The UDP checksum is 0 (RFC 6935), the source port the hash's."""
+    option = geneve_option(frontend) if frontend else b""
+    critical = 0x40 if option else 0
+    geneve = struct.pack(">BBHI", len(option) // 4, critical, 0x6558, 2 << 8) + option
+    ethernet = bytes(12) + frame[12:14]
+    port = ((hashed >> 16) ^ (hashed & 0xFFFF)) | 0x8000
+    inner = geneve + ethernet
+    udp = struct.pack(">HHHH", port, 6081, 8 + len(inner) + ip_length(frame), 0)
+    return wrapped(frame, udp + inner, {4: 17, 6: 17}, source, destination)
+
+
+OUTER = {4: 20, 6: 40}
+GENEVE_AROUND = 8 + 8 + 14
+"""UDP, Geneve without options, Ethernet."""
+
+
+def overhead(dispatch, version, outer, told):
+    """Bytes that a packet of a family grows by on its way."""
+    if dispatch == "opt":
+        return {4: 8, 6: 24}[version] * told
+    if dispatch == "ipip":
+        return OUTER[outer]
+    return OUTER[outer] + GENEVE_AROUND + {4: 12, 6: 24}[version] * told
+
+
+def hop(frame, mac=None):
+    """The frame after a router."""
+    return translated(frame, mac=mac)
+
+
+def flow_hash(frame):
+    packet = Ether(frame)
+    ip, l4 = network(packet), transport(packet)
+    return slot_hash(ip.src, l4.sport, l4.dport, 6 if TCP in packet else 17)
+
+
+def dispatched(frame, dispatch, frontend, backend, *, mac, source, told=None, hashed=None):
+    """A client's frame on its way to `backend`, (address, port); `source` is that of an outer packet."""
+    told = tells(frame) if told is None else told
+    if dispatch == "ipip":
+        return in_ip(hop(frame, mac), source, backend[0])
+    inner = translated(frame, destination=backend, mac=mac)
+    if dispatch == "opt":
+        return with_option(inner, frontend) if told else inner
+    return in_geneve(inner, source, backend[0], hashed or flow_hash(frame), frontend if told else None)
+
+
+# --- fragments ---
+
+
+def fragments(frame, size, number=0x1234):
+    """The frame's packet in fragments of at most `size` bytes of payload, a multiple of 8."""
+    ip = frame[14 : 14 + ip_length(frame)]
+    header = (ip[0] & 15) * 4 if ip[0] >> 4 == 4 else 40
+    body = ip[header:]
+    made = []
+    for start in range(0, len(body), size):
+        part, more = body[start : start + size], start + size < len(body)
+        if ip[0] >> 4 == 4:
+            place = struct.pack(">HH", number, start // 8 | more << 13)
+            head = ip[:2] + struct.pack(">H", header + len(part)) + place + ip[8:10] + b"\0\0" + ip[12:header]
+            head = internet_checksum(head)
+        else:
+            place = struct.pack(">BBHI", ip[6], 0, start | more, number)
+            head = ip[:4] + struct.pack(">H", 8 + len(part)) + b"\x2c" + ip[7:40] + place
+        made.append(frame[:14] + head + part)
+    return made

@@ -8,6 +8,7 @@ The lookup of next hops asks the node's own namespace, so its routes and neighbo
 permanent entries, nobody answers.
 """
 
+import ctypes
 import errno
 import functools
 import ipaddress
@@ -24,6 +25,7 @@ from scapy.packet import Raw
 from datapath.compile import layouts
 from datapath.compile.layouts import (
     BackendValue,
+    ChoiceValue,
     Config,
     FlowKey,
     FlowValue,
@@ -35,19 +37,28 @@ from datapath.compile.layouts import (
 from datapath.compile.outcomes import OUTCOMES
 from datapath.kernel import Kernel, abi, libbpf
 from datapath.kernel.clock import jiffies_hz
+from datapath.kernel.entries import read_entries
 from datapath.kernel.errors import BpfError
 from datapath.plan import operations as ops
 from netns.topology import NetNS, veth
 
+AT_EVERY_HOOK = pytest.mark.parametrize("hook", ["xdp", "tc"], indirect=True)
 VERDICTS = {1: "drop", 2: "pass", 4: "redirect"}
+"""Of XDP; those of tc are turned into them."""
+TC_VERDICTS = {0: 2, 0xFFFFFFFF: 2, 2: 1, 7: 4}
 TCP_NUMBER, UDP_NUMBER = 6, 17
 PROTOCOLS = {"tcp": TCP_NUMBER, "udp": UDP_NUMBER}
 TABLE_SIZE = 251
+FLOW_MAPS = (layouts.FLOWS_TCP, layouts.FLOWS_ANY)
+CHOICE_MAPS = (layouts.CHOICES_TCP, layouts.CHOICES_ANY)
+FRAGMENTS = "fragments_v1"
+NEXTHOPS = "nexthops_v1"
 
 MACS = {"in0": "02:00:00:00:00:01", "out0": "02:00:00:00:01:01"}
 CLIENT_MAC = "02:00:00:00:00:02"
 ROUTER_MAC = "02:00:00:00:00:fe"
 BACKEND_MACS = {11: "02:00:00:00:01:0b", 12: "02:00:00:00:01:0c"}
+OTHER = {4: 6, 6: 4}
 
 
 @dataclass(frozen=True)
@@ -69,28 +80,35 @@ class Side:
     """Pattern of addresses behind the backend .12."""
     small: str
     """Pattern of addresses behind the backend .11, on a route with an MTU of 1300."""
+    tight: str
+    """Likewise, with an MTU of 1400: a tunnel through it still has IPv6's 1280."""
     refused: dict = field(default_factory=dict)
 
 
 SIDES = {
     4: Side(
         "192.0.2.10", "198.51.100.2", "203.0.113.7", "198.51.100.77", "10.0.1.1", "198.51.100.1", "10.0.1.{}",
-        "10.0.4.{}", "10.0.3.{}", {"unreachable": "10.0.91.1", "blackhole": "10.0.92.1", "prohibit": "10.0.93.1"},
+        "10.0.4.{}", "10.0.3.{}", "10.0.5.{}",
+        {"unreachable": "10.0.91.1", "blackhole": "10.0.92.1", "prohibit": "10.0.93.1"},
     ),
     6: Side(
-        "2001:db8::10", "fd01::2", "fd03::7", "fd01::77", "fd02::1", "fd01::1", "fd02::{}", "fd04::{}", "fd05::{}",
+        "2001:db8::10", "fd01::2", "fd03::7", "fd01::77", "fd02::1", "fd01::1", "fd02::{}",
+        "fd04::{}", "fd05::{}", "fd06::{}",
         {"unreachable": "fd91::1", "blackhole": "fd92::1", "prohibit": "fd93::1"},
     ),
 }  # fmt: skip
-SMALL_MTU = 1300
+SMALL_MTU, TIGHT_MTU = 1300, 1400
 
 # Ports of the VIPs and what is behind them; every one is a TCP and a UDP service.
 WEB, EMPTY, LOST, UNREACHABLE, BLACKHOLE, PROHIBIT, LOCAL, SMALL, GATEWAY, WIDE, RANDOM = range(80, 91)
+# Those with direct server return, where the program has it.
+DSR, DSR_EMPTY, DSR_LOST, DSR_UNREACHABLE, DSR_TIGHT, DSR_CROSSED, DSR_CROSSED_TIGHT, DSR_RANDOM = range(91, 99)
+AT_RANDOM = (RANDOM, DSR_RANDOM)
 
 
 def backends_of(version):
     """Port of the VIP -> backends."""
-    side = SIDES[version]
+    side, other = SIDES[version], SIDES[OTHER[version]]
     return {
         WEB: [(side.backend.format(11), 8080), (side.backend.format(12), 8080)],
         EMPTY: [],
@@ -104,7 +122,26 @@ def backends_of(version):
         # As many as the table has slots: the backend tells the slot.
         WIDE: [(side.gateway.format(number + 1), 8080) for number in range(TABLE_SIZE)],
         RANDOM: [(side.backend.format(11), 8080), (side.backend.format(12), 8080)],
+        DSR: [(side.backend.format(11), 8080), (side.backend.format(12), 8080)],
+        DSR_EMPTY: [],
+        DSR_LOST: [(side.backend.format(99), 8080)],
+        DSR_UNREACHABLE: [(side.refused["unreachable"], 8080)],
+        DSR_TIGHT: [(side.tight.format(1), 8080)],
+        # Only a tunnel crosses families.
+        DSR_CROSSED: [(other.backend.format(11), 8080), (other.backend.format(12), 8080)],
+        DSR_CROSSED_TIGHT: [(other.tight.format(1), 8080)],
+        DSR_RANDOM: [(side.backend.format(11), 8080), (side.backend.format(12), 8080)],
     }
+
+
+class SkBuff(ctypes.Structure):
+    """As much of `struct __sk_buff` as a run may set."""
+
+    _fields_ = (
+        ("before", ctypes.c_uint32 * 9),
+        ("ingress_ifindex", ctypes.c_uint32),
+        ("ifindex", ctypes.c_uint32),
+    )
 
 
 @dataclass(frozen=True)
@@ -120,6 +157,10 @@ class Result:
         ip = packet[IP] if IP in packet else packet[IPv6]
         l4 = packet[TCP] if TCP in packet else packet[UDP]
         return {"source": (ip.src, l4.sport), "destination": (ip.dst, l4.dport)}[name]
+
+
+def kernel_at_least(*version):
+    return tuple(int(part) for part in os.uname().release.split(".")[:2]) >= version
 
 
 def set_forwarding(node, on):
@@ -147,7 +188,8 @@ def make_node():
         for (device, address), mac in neighbours.items():
             node.run(f"ip neighbour add {address} lladdr {mac} dev {device} nud permanent")
         prefix = {4: 24, 6: 64}[version]
-        for pattern, host, more in ((side.gateway, 12, ""), (side.small, 11, f"mtu lock {SMALL_MTU}")):
+        small, tight = f"mtu lock {SMALL_MTU}", f"mtu lock {TIGHT_MTU}"
+        for pattern, host, more in ((side.gateway, 12, ""), (side.small, 11, small), (side.tight, 11, tight)):
             node.run(f"ip route add {pattern.format(0)}/{prefix} via {side.backend.format(host)} {more}")
         node.run(f"ip route add {ipaddress.ip_network((side.far_client, prefix), strict=False)} via {router}")
         for kind, address in side.refused.items():
@@ -158,23 +200,26 @@ def make_node():
 class Rig:
     """The program on its maps, attached to the node's devices."""
 
-    def __init__(self, pins):
+    def __init__(self, pins, hook="xdp"):
         self.kernel = Kernel(pins)
+        self.hook = hook
         self.devices = {}
         self._pins = pins
         self._config = None
         self._program = -1
         self._changed = False
+        self._tables = set()
         self.backend_ids = {}
         sizes = {layouts.SERVICES: 1024, layouts.ADDRESSES: 1024, layouts.BACKENDS: 4096, layouts.BACKEND_STATS: 4096}
-        sizes.update({layouts.LUTS: 128, layouts.SERVICE_STATS: 128, layouts.FLOWS_TCP: 4096, layouts.FLOWS_ANY: 4096})
+        sizes.update(dict.fromkeys((layouts.LUTS, layouts.HISTORIES, layouts.SERVICE_STATS), 128))
+        sizes.update(dict.fromkeys((*FLOW_MAPS, *CHOICE_MAPS), 4096))
         self.kernel.execute([ops.PrepareMaps(sizes, TABLE_SIZE), *self._services(), self._swap(self.config())])
 
     def _swap(self, config):
-        return ops.SwapLoadBalancer(bytes(config), dict.fromkeys(MACS, "native"))
+        return ops.SwapLoadBalancer(bytes(config), dict.fromkeys(MACS, {"xdp": "native"}.get(self.hook, self.hook)))
 
-    def config(self, **changes):
-        """The usual configuration, with changes."""
+    def config(self, *, encap=None, **changes):
+        """The usual configuration, with changes; `encap` is the source of outer packets by IP version."""
         hz = jiffies_hz()
         values = {
             "snat_port_min": 1024,
@@ -189,12 +234,20 @@ class Rig:
             "enable_ipv6": 1,
             "wildcard_entries": 1,
             "reject_without_backend": 1,
+            "history_window_tcp": 600,
+            "history_window_any": 60,
+            "nexthop_age": 0,
+            "forwarding_modes": layouts.MODE_SNAT,
             **changes,
         }
         config = Config(**values)
         config.build_id[:] = self.kernel.build_id()
-        for version, target in ((4, config.snat_address4), (6, config.snat_address6)):
-            target[:] = pack_address(ipaddress.ip_address(SIDES[version].snat))
+        for version, snat, outer in (
+            (4, config.snat_address4, config.encap_source4),
+            (6, config.snat_address6, config.encap_source6),
+        ):
+            snat[:] = pack_address(ipaddress.ip_address(SIDES[version].snat))
+            outer[:] = pack_address(ipaddress.ip_address(encap[version] if encap else SIDES[version].snat))
         return config
 
     def configure(self, **changes):
@@ -208,9 +261,10 @@ class Rig:
         if self._program >= 0:
             os.close(self._program)
         self._config = config
-        self._program = libbpf.pinned(self._pins / "xdp_lb")
-        # Asked once, before anything is counted.
-        self._takes_context  # noqa: B018
+        self._program = libbpf.pinned(self._pins / f"{self.hook}_lb")
+        if self.hook == "xdp":
+            # Asked once, before anything is counted.
+            self._takes_context  # noqa: B018
 
     # --- state ---
 
@@ -220,9 +274,11 @@ class Rig:
             yield ops.PutEntry(layouts.ADDRESSES, vip, layouts.ADDRESS_VIP.to_bytes(4, "little"))
             for port, backends in backends_of(version).items():
                 for protocol in PROTOCOLS.values():
-                    yield from self.service((version, port, protocol), backends, 1 if port == RANDOM else 2)
+                    algorithm = 1 if port in AT_RANDOM else 2
+                    flags = layouts.SERVICE_DSR if port >= DSR else 0
+                    yield from self.service((version, port, protocol), backends, algorithm, flags)
 
-    def service(self, key, backends, algorithm=2):
+    def service(self, key, backends, algorithm=2, flags=0):
         """Operations that make a service; `key` is (IP version, port, protocol)."""
         version, port, protocol = key
         lut_id = self.lut_id(key)
@@ -233,10 +289,19 @@ class Rig:
             yield self.backend(number, address, backend_port, protocol, lut_id=lut_id)
         if ids:
             table = [ids[slot % len(ids)] for slot in range(TABLE_SIZE)]
-            yield ops.PutLut(lut_id, b"".join(number.to_bytes(4, "little") for number in table))
+            yield ops.PutLut(lut_id, words(table))
         frontend = ServiceKey(port=port, protocol=protocol)
         frontend.address[:] = pack_address(ipaddress.ip_address(SIDES[version].vip))
-        yield ops.PutEntry(layouts.SERVICES, bytes(frontend), bytes(ServiceValue(lut_id, len(ids), algorithm, 0)))
+        yield ops.PutEntry(layouts.SERVICES, bytes(frontend), bytes(ServiceValue(lut_id, len(ids), algorithm, flags)))
+
+    def backend_id(self, key, host):
+        """Id of a service's backend on out0's link."""
+        return self.backend_ids[key, SIDES[key[0]].backend.format(host)]
+
+    def put_table(self, key, hosts, keep_history=True):
+        """Have a service's slots owned by `hosts` in turn, with what the executor keeps of the owners before."""
+        table = [self.backend_id(key, hosts[slot % len(hosts)]) for slot in range(TABLE_SIZE)]
+        self.execute(ops.PutLut(self.lut_id(key), words(table), keep_history))
 
     def lut_id(self, key):
         version, port, protocol = key
@@ -251,19 +316,63 @@ class Rig:
     def execute(self, *operations):
         """Change services; undone by `restore`."""
         self._changed = True
+        self._tables |= {each.lut_id for each in operations if isinstance(each, ops.PutLut)}
         self.kernel.execute(operations)
 
     def restore(self):
         """The state that every test begins with."""
         self.configure()
         if self._changed:
-            self.kernel.execute(list(self._services()))
+            # Tables take a grace period each: those that nobody changed are left alone.
+            again = (
+                each for each in self._services() if not isinstance(each, ops.PutLut) or each.lut_id in self._tables
+            )
+            self.kernel.execute(list(again))
             self._changed = False
+            self._tables.clear()
         self.forget_flows()
 
     def forget_flows(self):
-        keys = [key for key, _ in self.kernel.flows()]
-        self.kernel.execute([ops.DeleteEntry(self.flow_map(key), bytes(key)) for key in keys])
+        """Everything that packets left behind."""
+        for name in (*FLOW_MAPS, *CHOICE_MAPS, FRAGMENTS):
+            keys = [key for key, _ in self.entries(name)]
+            self.kernel.execute([ops.DeleteEntry(name, key) for key in keys])
+
+    def entries(self, name):
+        """Everything in a map."""
+        with libbpf.closing(libbpf.pinned(self._pins / "maps" / name)) as fd:
+            return list(read_entries(fd))
+
+    def forget_nexthops(self):
+        found = [(key, value) for key, value in self.entries(NEXTHOPS) if any(value)]
+        self.kernel.execute([ops.PutEntry(NEXTHOPS, key, bytes(len(value))) for key, value in found])
+
+    def most_entries(self, name):
+        """As many as a map has room for."""
+        with libbpf.closing(libbpf.pinned(self._pins / "maps" / name)) as fd:
+            return libbpf.map_info(fd).max_entries
+
+    @property
+    def program(self):
+        """File descriptor of the loaded program."""
+        return self._program
+
+    def choices(self, name=None):
+        """[(FlowKey, ChoiceValue)] of one map or of both."""
+        found = [pair for each in ((name,) if name else CHOICE_MAPS) for pair in self.entries(each)]
+        return [(FlowKey.from_buffer_copy(key), ChoiceValue.from_buffer_copy(value)) for key, value in found]
+
+    def age_choices(self, seconds):
+        """Make all records of flows with direct server return older."""
+        for name in CHOICE_MAPS:
+            for key, value in self.choices(name):
+                value.last_seen = (value.last_seen - round(seconds * jiffies_hz())) & 0xFFFFFFFF
+                self.kernel.execute([ops.PutEntry(name, bytes(key), bytes(value))])
+
+    def records(self):
+        """Map -> entries, of every map that holds anything that a packet left behind."""
+        found = {name: len(self.entries(name)) for name in (*FLOW_MAPS, *CHOICE_MAPS, FRAGMENTS)}
+        return {name: count for name, count in found.items() if count}
 
     @staticmethod
     def flow_map(key):
@@ -311,6 +420,10 @@ class Rig:
 
     def push(self, frame, device="in0", meta=0):
         """(XDP verdict, frame) and nothing more; the first `meta` bytes of `frame` are metadata in front of it."""
+        if self.hook == "tc":
+            context = SkBuff(ingress_ifindex=self.devices[device], ifindex=self.devices[device])
+            verdict, output, _ = libbpf.run_program(self._program, bytes(frame), context)
+            return TC_VERDICTS[verdict], output
         context = abi.XdpMd(data=meta, ingress_ifindex=self.devices[device]) if self._takes_context else None
         verdict, output, _ = libbpf.run_program(self._program, bytes(frame), context)
         return verdict, output[meta:] if meta else output
@@ -333,6 +446,15 @@ class Rig:
                 raise
             return False
         return True
+
+
+def pack(number):
+    return number.to_bytes(4, "little")
+
+
+def words(numbers):
+    """A table's bytes."""
+    return b"".join(map(pack, numbers))
 
 
 def end(address, port):

@@ -42,24 +42,45 @@ def btf(lb_object):
     return Btf(lb_object)
 
 
+@pytest.fixture(scope="module")
+def node_btf(lb_object):
+    return Btf(lb_object.parent / "tc_node.bpf.o")
+
+
 @pytest.mark.parametrize("layout", layouts.LAYOUTS, ids=lambda layout: layout.C_NAME)
 def test_structure(btf, layout):
+    same(btf, layout)
+
+
+@pytest.mark.parametrize("layout", [layouts.FlowKey, *layouts.NODE_LAYOUTS], ids=lambda layout: layout.C_NAME)
+def test_structure_of_node_programs(node_btf, layout):
+    same(node_btf, layout)
+
+
+def same(btf, layout):
     fields = [(name, getattr(layout, name).offset, getattr(layout, name).size) for name, *_ in layout._fields_]
     assert fields == btf.members(layout.C_NAME)
     assert ctypes.sizeof(layout) == btf.named("STRUCT", layout.C_NAME)["size"]
 
 
-@pytest.mark.parametrize("layout", layouts.LAYOUTS, ids=lambda layout: layout.C_NAME)
+@pytest.mark.parametrize("layout", [*layouts.LAYOUTS, *layouts.NODE_LAYOUTS], ids=lambda layout: layout.C_NAME)
 def test_no_hidden_padding(layout):
     """A hole in a key would carry whatever the stack held."""
     assert sum(getattr(layout, name).size for name, *_ in layout._fields_) == ctypes.sizeof(layout)
 
 
-def test_maps_have_the_names_that_the_executor_uses(btf):
-    used = {value for name, value in vars(layouts).items() if name.isupper() and isinstance(value, str)}
-    section = btf.named("DATASEC", ".maps")
-    declared = {btf.types[entry["type_id"]]["name"] for entry in section["vars"]}
-    assert used <= declared
+def names_used(node):
+    names = {name: value for name, value in vars(layouts).items() if name.isupper() and isinstance(value, str)}
+    return {value for name, value in names.items() if name.startswith("NODE_") == node}
+
+
+def maps_declared(btf):
+    return {btf.types[entry["type_id"]]["name"] for entry in btf.named("DATASEC", ".maps")["vars"]}
+
+
+def test_maps_have_the_names_that_the_executor_uses(btf, node_btf):
+    assert names_used(node=False) <= maps_declared(btf)
+    assert names_used(node=True) == maps_declared(node_btf)
 
 
 def test_header_of_outcomes_is_current():

@@ -9,7 +9,20 @@ from scapy.layers.inet import IPOption_NOP
 
 from bpf import frames as f
 from bpf.frames import At, sends
-from bpf.rig import BLACKHOLE, EMPTY, GATEWAY, LOCAL, LOST, PROHIBIT, SMALL, UNREACHABLE, set_forwarding
+from bpf.rig import (
+    AT_EVERY_HOOK,
+    BLACKHOLE,
+    DSR,
+    EMPTY,
+    GATEWAY,
+    LOCAL,
+    LOST,
+    PROHIBIT,
+    SMALL,
+    UNREACHABLE,
+    set_forwarding,
+)
+from datapath.compile.layouts import MODE_DSR
 from datapath.compile.outcomes import OUTCOMES
 
 UNCHANGED = "unchanged"
@@ -17,6 +30,7 @@ V4, V6 = (4,), (6,)
 ICMP, UDP, ONCE = ("icmp",), ("udp",), ("tcp",)
 OPTIONS = [IPOption_NOP()] * 8
 LONG = b"x" * 1300
+OPTION = {"forwarding_modes": MODE_DSR, "dsr_dispatch": 1}
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,9 @@ FORWARDED = (
     Case("from_below_multicast6", "request_new_flow", sends(source="feff::"), f.after_snat, versions=V6),
     Case("ipv4_alone", "request_new_flow", sends(), f.after_snat, config={"enable_ipv6": 0}, versions=V4),
     Case("ipv6_alone", "request_new_flow", sends(), f.after_snat, config={"enable_ipv4": 0}, versions=V6),
+    Case("first_fragment", "request_new_flow", f.fragment, f.after_snat),
+    Case("destination_options", "request_new_flow", f.destination_options, f.after_snat, versions=V6),
+    Case("icmp_error_about_reply", "icmp_error_forwarded", f.error_about_known_reply, f.after_error, protocols=UDP),
     Case("known_flow", "request_forwarded", f.known, f.after_snat),
     Case("backend_gone", "request_reselected", f.moved, f.after_move),
     Case("reply", "reply_forwarded", f.replies(), f.after_reply, device="out0"),
@@ -93,10 +110,13 @@ PASSED = (
     Case("arp", "not_ip_passed", f.arp, UNCHANGED, versions=V4, protocols=ONCE),
     Case("ipv4_off", "family_disabled_passed", sends(), UNCHANGED, config={"enable_ipv4": 0}, versions=V4),
     Case("ipv6_off", "family_disabled_passed", sends(), UNCHANGED, config={"enable_ipv6": 0}, versions=V6),
-    Case("first_fragment", "fragment_passed", f.fragment, UNCHANGED),
-    Case("last_fragment", "fragment_passed", f.last_fragment, UNCHANGED, protocols=UDP),
-    Case("destination_options", "extension_header_passed", f.destination_options, UNCHANGED, versions=V6),
-    Case("sctp", "protocol_passed", f.of_protocol(132, b"x" * 32), UNCHANGED, protocols=ONCE),
+    Case("fragment_to_node", "fragment_passed", lambda at: f.last_fragment(at, at.side.own), UNCHANGED, protocols=UDP),
+    Case(
+        "extensions_to_node", "extension_header_passed", lambda at: f.extended(at, at.side.own), UNCHANGED, versions=V6
+    ),
+    Case("extensions_unguarded", "extension_header_passed", f.extended, UNCHANGED, "in0", {"wildcard_entries": 0}, V6),
+    Case("sctp_to_node", "protocol_passed", lambda at: f.sctp(at, at.side.own), UNCHANGED, protocols=ONCE),
+    Case("sctp_unguarded", "protocol_passed", f.sctp, UNCHANGED, config={"wildcard_entries": 0}, protocols=ONCE),
     Case("echo_request_to_node", "icmp_passed", lambda at: f.echo(at, at.side.own), UNCHANGED, protocols=ICMP),
     Case("echo_request_with_code", "icmp_passed", lambda at: f.echo(at, code=1), UNCHANGED, protocols=ICMP),
     Case("icmp_error_to_vip", "icmp_passed", f.error_about_reply, UNCHANGED, protocols=ICMP),
@@ -124,6 +144,10 @@ DROPPED = (
     Case("from_mapped_address", "invalid_address_dropped", sends(source="::ffff:198.51.100.2"), versions=V6),
     Case("to_mapped_vip", "invalid_address_dropped", f.to_mapped_vip, versions=V6),
     Case("unknown_port_of_vip", "unknown_port_dropped", sends(port=9999)),
+    Case("fragment_without_first", "fragment_unknown_dropped", f.last_fragment, protocols=UDP),
+    Case("sctp", "unknown_protocol_dropped", f.sctp, protocols=ONCE),
+    Case("extensions", "unknown_protocol_dropped", f.extended, versions=V6),
+    Case("no_room_for_option", "no_room_dropped", sends(port=DSR, options=OPTIONS * 5), config=OPTION, versions=V4),
     Case("empty_unanswered", "no_backend_dropped", sends(port=EMPTY), config={"reject_without_backend": 0}),
     Case(
         "ports_used_up", "no_snat_port_dropped", f.out_of_ports, config={"snat_port_min": 20000, "snat_port_max": 20000}
@@ -147,8 +171,11 @@ PLACES = [
 ]
 
 
+@AT_EVERY_HOOK
 @pytest.mark.parametrize(("case", "version", "protocol"), PLACES)
 def test_outcome(rig, case, version, protocol):
+    if case.meta and rig.hook != "xdp":
+        pytest.skip("only XDP has metadata in front of a frame")
     rig.configure(**(case.config or {}))
     frame = case.frame(At(rig, version, protocol))
     try:

@@ -8,6 +8,7 @@ from scapy.layers.l2 import Ether
 from bpf.oracle import slot_hash
 from bpf.rig import (
     CLIENT_MAC,
+    DSR,
     GATEWAY,
     LOST,
     PROTOCOLS,
@@ -35,7 +36,18 @@ def test_every_map_is_shared_or_private(lb_object):
     from datapath.kernel.maps import map_names
 
     with BpfObject(lb_object.read_bytes(), "xdp_lb") as obj:
-        own = {*kernel_trace.FLOWS, layouts.OUTCOMES, layouts.SERVICE_STATS, layouts.BACKEND_STATS, "answer_budget_v1"}
+        own = {
+            *kernel_trace.RECORDS,
+            layouts.NEXTHOPS,
+            layouts.LOOKUPS,
+            layouts.CAPTURE_EVENTS,
+            "fragments_v1",
+            "scratch_v1",
+            layouts.OUTCOMES,
+            layouts.SERVICE_STATS,
+            layouts.BACKEND_STATS,
+            "answer_budget_v1",
+        }
         assert {*map_names(obj)} == own | {*kernel_trace.SHARED}, "is the new map a table, or does it remember?"
 
 
@@ -117,3 +129,49 @@ def test_a_lie_is_told_loudly(rig, snapshot, tmp_path, monkeypatch):
     (lie,) = tracing.trace(agent, words)["disagreements"]
     assert "the program chose" in lie
     assert "which the packet's hash gives, holds" in lie
+
+
+# --- direct server return ---
+
+DISPATCH = pytest.mark.parametrize("dispatch", [1, 2, 3], ids=["opt", "ipip", "geneve"])
+
+
+@EACH
+@DISPATCH
+def test_direct_server_return(rig, trace, version, protocol, dispatch):
+    rig.configure(forwarding_modes=layouts.MODE_SNAT | layouts.MODE_DSR, dsr_dispatch=dispatch)
+    told = trace(version, protocol, port=DSR)
+    name = {1: "opt", 2: "ipip", 3: "geneve"}[dispatch]
+    assert (told["verdict"], told["dispatch"], told["snat"]) == ("forward", name, None)
+    slot = slot_hash(SIDES[version].client, 20000, DSR, PROTOCOLS[protocol]) % TABLE_SIZE
+    backend = SIDES[version].backend.format(11 + slot % 2)
+    assert told["slot"]["number"] == slot
+    assert told["backend"] == {"backend": end(backend, 8080), "id": told["slot"]["backend_id"], "state": "active"}
+    (why,) = told["why"]
+    assert why == f"slot {slot} of the table holds this backend and has not changed owner: no record is needed"
+    assert told["flow"] == {"before": None, "after": None}
+    assert told["after"]["to"] == told["next_hop"]["address"] == backend
+    if dispatch == 2:
+        assert told["after"]["destination"] == SIDES[version].vip
+        assert told["after"]["tunnel"] == f"IP in IP, {SIDES[version].snat} > {backend}"
+    else:
+        assert told["after"]["destination"] == backend
+        assert told["after"]["dsr"] == end(SIDES[version].vip, DSR)
+
+
+@BOTH
+def test_direct_server_return_after_a_change(rig, trace, version):
+    rig.configure(forwarding_modes=layouts.MODE_SNAT | layouts.MODE_DSR, dsr_dispatch=1)
+    key = (version, DSR, PROTOCOLS["tcp"])
+    rig.put_table(key, [12, 11])
+    slot = slot_hash(SIDES[version].client, 20000, DSR, PROTOCOLS["tcp"]) % TABLE_SIZE
+    before, after = (end(SIDES[version].backend.format(11 + (slot + step) % 2), 8080) for step in (0, 1))
+    told = trace(version, port=DSR, tcp_flags="A")
+    assert told["backend"]["backend"] == before
+    assert told["why"][0] == f"slot {slot} changed owner, and a flow that is older keeps the previous one"
+    told = trace(version, port=DSR, tcp_flags="S")
+    assert told["backend"]["backend"] == after
+    rig.run(request(version, "tcp", port=DSR, flags="A"))
+    told = trace(version, port=DSR, tcp_flags="A")
+    assert (told["backend"]["backend"], told["flow"]["before"]["state"]) == (before, "established")
+    assert told["why"] == ["record of the flow (choices_tcp_v1, idle 0 s) leads to this backend"]

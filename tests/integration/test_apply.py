@@ -68,6 +68,16 @@ def test_traffic_of_both_families(agent):
     assert all(0 <= flow["idle"] < 60 for flow in flows["flows"])
 
 
+def test_a_service_that_moves_with_the_map_is_followed_at_once(agent):
+    """Programs remember answers about frontends: not those of a map whose place another one took."""
+    with web_servers(agent.backend, *BACKENDS[:2]):
+        agent.apply(document(service()))
+        wait_for(lambda: answers(agent.client, VIP, 1), what="a first answer")
+        for size, backend in ((2048, 0), (1024, 1), (4096, 0)):
+            agent.apply(document(service(f"web{size}", backends=BACKENDS[backend : backend + 1]), service_map_max=size))
+            assert answers(agent.client, VIP, 20) == {BACKENDS[backend]}
+
+
 def test_services_merge_by_name_and_purge_removes_the_rest(agent):
     agent.apply(document(service()))
     other = {"name": "other", "frontends": [f"{VIP}:81/TCP"], "backends": [f"{BACKENDS[2]}:80"]}

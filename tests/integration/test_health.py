@@ -33,7 +33,7 @@ def test_a_backend_leaves_the_table_and_returns(agent):
 
 
 def test_only_the_service_concerned_is_written(agent):
-    """Of many services one changes health: its two entries and its table, whatever else there is."""
+    """Of many services one changes health: its two entries, its table, and one that voids answers."""
     others = [
         {"name": f"other{number}", "frontends": [f"{VIP}:{1000 + number}/TCP"], "backends": [f"{BACKENDS[0]}:9000"]}
         for number in range(20)
@@ -44,7 +44,7 @@ def test_only_the_service_concerned_is_written(agent):
         wait_for(lambda: agent.ask("status")["backends"]["healthy"] < 22, 15, "the failure's detection")
         done = agent.ask("status")["last_apply"]
     assert done["operations"] <= 3
-    assert done["map_writes"] <= 4
+    assert done["map_writes"] <= 5
     assert agent.ask("verify")["drift_count"] == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -48,6 +49,7 @@ __all__ = [
     "VIP6",
     "Load",
     "capture",
+    "converge_dsr",
     "curl",
     "datapath",
     "failures",
@@ -115,3 +117,10 @@ def playbook(name: str, *arguments: str, inventory: str = "inventories/lab") -> 
     # Molecule, which some tests run in, asks for colours.
     environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "PY_COLORS": "0"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+def converge_dsr(**variables: Any) -> None:
+    """Run the cluster's playbook with direct server return, and with these variables over the inventory's."""
+    arguments = ("-i", "inventories/lab_dsr", "-e", json.dumps({"cilium_loadbalancer_mode": "dsr", **variables}))
+    result = playbook("cluster", *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr

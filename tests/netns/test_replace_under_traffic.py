@@ -75,15 +75,16 @@ def topology(tmp_path):
         namespace.run("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1")
     objects = tmp_path / "objects"
     objects.mkdir()
-    compile_object(SOURCES / "xdp_lb.bpf.c", objects).rename(objects / "xdp_lb.bpf.o")
+    for name in ("xdp_lb", "tc_lb"):
+        compile_object(SOURCES / f"{name}.bpf.c", objects).rename(objects / f"{name}.bpf.o")
     with bpffs(tmp_path / "bpf") as mounted, node:
         yield Kernel(mounted / "datapath", ObjectSource(objects)), node, sender
     node.close()
     sender.close()
 
 
-def config(outcome=0, broken=0, table_size=251):
-    return struct.pack("=4I", 2, outcome, broken, table_size)
+def config(outcome=0, broken=0, table_size=251, verdict=2):
+    return struct.pack("=4I", verdict, outcome, broken, table_size)
 
 
 def test_every_packet_meets_the_old_or_the_new_program(topology):
@@ -118,3 +119,22 @@ def test_refused_programs_and_resizes_lose_nothing(topology):
     assert traffic.sent == traffic.received
     assert dict(kernel._maps.entries(layouts.FLOWS_TCP)) == dict(flows)
     assert kernel.read().load_balancer.foreign == {}
+
+
+def test_between_xdp_and_tc_every_packet_meets_a_program(topology):
+    """Generic XDP: a native one's coming and going resets the queues of a veth."""
+    kernel, node, sender = topology
+    # The verdict that lets packets through.
+    hooks = [("generic", 2), ("tc", 0)]
+    mode, verdict = hooks[0]
+    kernel.execute([PrepareMaps({}, 251), SwapLoadBalancer(config(verdict=verdict), {"eth0": mode})])
+    with Traffic(node, sender) as traffic:
+        for number in range(1, 60):
+            mode, verdict = hooks[number % 2]
+            kernel.execute([SwapLoadBalancer(config(verdict=verdict), {"eth0": mode})])
+    assert traffic.sent == traffic.received
+    packets = sum(packets for packets, _ in kernel.counters(layouts.OUTCOMES).values())
+    # While both are attached a packet meets both.
+    assert packets >= traffic.sent
+    have = kernel.read().load_balancer
+    assert (dict(have.attachments), have.foreign) == ({"eth0": "tc"}, {})

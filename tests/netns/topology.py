@@ -4,7 +4,9 @@ A namespace is held by a file descriptor only, so a killed test leaves nothing b
 """
 
 import ctypes
+import hashlib
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -109,8 +111,23 @@ def slowness():
 
 
 def compile_object(source: Path, directory: Path):
-    """Compile a test's eBPF program; returns the path of the object."""
+    """Compile a test's eBPF program; returns the path of the object.
+
+    Where DATAPATH_TEST_OBJECTS names a directory, objects are taken from there and left there, by what their source
+    holds: in an emulated guest the compiler takes a minute.
+    """
     target = directory / f"{source.name.split('.')[0]}.o"
+    shelf = os.environ.get("DATAPATH_TEST_OBJECTS")
+    if shelf is None:
+        return _compiled(source, target)
+    kept = Path(shelf) / f"{hashlib.sha256(source.read_bytes()).hexdigest()}.o"
+    if not kept.exists():
+        _compiled(source, kept)
+    shutil.copy(kept, target)
+    return target
+
+
+def _compiled(source: Path, target: Path):
     include = f"/usr/include/{os.uname().machine}-linux-gnu"
     command = ["clang", "-O2", "-g", "-target", "bpf", "-I", include, "-c", source, "-o", target]
     subprocess.run(command, check=True)

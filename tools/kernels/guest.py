@@ -48,7 +48,9 @@ def run(image: Image, results: Path, command: Sequence[str], seconds: float) -> 
     virtme = shutil.which("virtme-run")
     if virtme is None:
         raise KernelsError("there is no virtme-run; `make setup` installs virtme-ng into .venv")
-    inside = shlex.join((str(SCRIPT), str(image.tree), str(results), *command))
+    # The kernel's command line has no room for it.
+    (results / "command").write_text(f"exec {shlex.join(command)}\n")
+    inside = shlex.join((str(SCRIPT), str(image.tree), str(results)))
     boot = (
         *(virtme, "--kimg", str(image.vmlinuz), "--mods", "auto", "--force-9p", "--disable-kvm"),
         *("--cpus", str(CPUS), "--memory", MEMORY, "--show-boot-console", "--pwd", "--rwdir", str(results)),

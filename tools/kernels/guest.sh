@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Runs in the guest, as root: `guest.sh KERNEL RESULTS COMMAND...` runs COMMAND in the guest's working directory, in
-# the host's root file system, with everything writable and nothing written to the host but RESULTS. KERNEL is the
-# unpacked kernel's directory.
+# Runs in the guest, as root: `guest.sh KERNEL RESULTS` runs the shell script RESULTS/command in the guest's working
+# directory, in the host's root file system, with everything writable and nothing written to the host but RESULTS. KERNEL
+# is the unpacked kernel's directory.
 #
 # The root that virtme-ng mounts is not cached by the guest, so each stat is a round trip to the host (6 to 20 ms under
 # TCG). The same root is exported a second time for this script, which mounts it with a cache: Python starts 10 times
@@ -10,7 +10,6 @@
 set -eu
 
 kernel=$1 results=$2
-shift 2
 here=$(pwd)
 place=/run/kernels
 new=$place/root
@@ -39,4 +38,4 @@ cd "$here"
 
 # As a node that runs the datapath has them; what else there is, the kernel loads when it is asked for.
 modprobe -a veth sch_ingress cls_bpf
-exec "$@"
+exec sh /run/results/command

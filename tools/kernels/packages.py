@@ -91,3 +91,18 @@ def _fetch(apt: tuple[str, ...], kernel: Kernel, root: Path) -> None:
     run("depmod", "-b", str(tree), release)
     tree.rename(_tree(root, kernel))
     shutil.rmtree(scratch)
+
+
+def download(root: Path, kernel: Kernel, names: Sequence[str], tree: Path) -> None:
+    """Unpack further packages of the kernel's suite as `tree`."""
+    apt = _apt(root / "apt-more", (kernel,))
+    scratch = root / f"{tree.name}.partial"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    for name in names:
+        tell(f"fetching {name}")
+        run("apt-get", *apt, "-qq", "download", name, attempts=2, directory=scratch)
+    for archive in scratch.glob("*.deb"):
+        run("dpkg", "-x", str(archive), str(scratch / "tree"))
+    (scratch / "tree").rename(tree)
+    shutil.rmtree(scratch)

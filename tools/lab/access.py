@@ -87,6 +87,13 @@ class Load:
         )
         return self
 
+    def wait_until_kept(self) -> None:
+        """Until all connections of `--keep` are open and have carried a request."""
+        assert self._process.stderr is not None
+        line = self._process.stderr.readline()
+        if line.strip() != "kept":
+            raise LabError(f"client: {self._command}: {line}{self._process.stderr.read()}")
+
     def __exit__(self, *_: object) -> None:
         out, err = self._process.communicate(timeout=60)
         if self._process.returncode not in (0, 1):

@@ -16,9 +16,11 @@ from tools.lab.topology import Layout
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 PACKAGES = (
+    "bind9-dnsutils",
     "bpftool",
     "curl",
     "dbus",
+    "dnsmasq-base",
     "ethtool",
     "iperf3",
     "iproute2",

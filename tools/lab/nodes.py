@@ -33,17 +33,16 @@ _STOP_SECONDS = 45.0
 def ensure(layout: Layout, nodes: Iterable[Node]) -> list[str]:
     """Make every node run and answer; returns what had to be done, in words. Nodes boot beside each other."""
     done = []
-    booted = []
+    booted = {}
     for node in nodes:
         done += _ensure_tree(layout, node)
         if not supervisor(node.name):
-            _boot(layout, node)
-            booted.append(node)
+            booted[node.name] = _boot(layout, node)
             done.append(f"{node.name}: booted")
     if booted:
-        tell(f"booting {' '.join(node.name for node in booted)}")
-    for node in booted:
-        _wait_until_ready(layout, node)
+        tell(f"booting {' '.join(booted)}")
+    for name, process in booted.items():
+        _wait_until_ready(layout, name, process)
     return done
 
 
@@ -160,7 +159,7 @@ def _enable(root: Path, unit: str) -> bool:
     return True
 
 
-def _boot(layout: Layout, node: Node) -> None:
+def _boot(layout: Layout, node: Node) -> subprocess.Popen[bytes]:
     groups = [root / GROUP / node.name for root in _hierarchies()]
     for group in groups:
         group.mkdir(parents=True, exist_ok=True)
@@ -189,7 +188,7 @@ def _boot(layout: Layout, node: Node) -> None:
         "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
     }
     with (layout.nodes / node.name / "console.log").open("a") as console:
-        subprocess.Popen(
+        return subprocess.Popen(
             ("sh", "-c", enter + _RESTART, "sh", *command),
             stdin=subprocess.DEVNULL,
             stdout=console,
@@ -200,15 +199,15 @@ def _boot(layout: Layout, node: Node) -> None:
         )
 
 
-def _wait_until_ready(layout: Layout, node: Node) -> None:
+def _wait_until_ready(layout: Layout, name: str, process: subprocess.Popen[bytes]) -> None:
     """Return once the node's systemd has started everything and a login works."""
-    login = (str(layout.ssh), node.name)
+    login = (str(layout.ssh), name)
 
     def answers() -> bool:
-        if not supervisor(node.name):
-            raise LabError(f"{node.name} is down again; its console: {layout.nodes / node.name / 'console.log'}")
+        if process.poll() is not None:
+            raise LabError(f"{name} is down again; its console: {layout.nodes / name / 'console.log'}")
         return run(*login, "systemctl", "is-system-running", "--wait", check=False).strip() == "running"
 
     if not wait_until(answers, _BOOT_SECONDS, interval=0.3):
         failed = run(*login, "systemctl", "--failed", "--no-legend", check=False).strip()
-        raise LabError(f"{node.name} is not ready after {_BOOT_SECONDS:.0f} seconds; failed units: {failed or 'none'}")
+        raise LabError(f"{name} is not ready after {_BOOT_SECONDS:.0f} seconds; failed units: {failed or 'none'}")

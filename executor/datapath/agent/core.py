@@ -82,6 +82,8 @@ class Agent:
         """What the health checker knows; nothing where none runs."""
         self.own_problems: dict[str, str] = {}
         """What the daemon around this agent cannot do, by topic."""
+        self.capture_until: Optional[float] = None
+        """When a running capture ends by itself (time.monotonic())."""
         self._compiled: Optional[Compiled] = None
         """What the kernel was last brought to; saves making tables again, never stands for the kernel's contents."""
         self._next_hops: Mapping[IPAddress, NextHop] = {}
@@ -106,6 +108,8 @@ class Agent:
             after = documents.merge(before, document)
             if not _states_everything(document):
                 self._refuse_while_lost()
+            if not check:
+                self.end_capture()
             prepared = self._prepare_document(document, after, attach=not check)
             changes = desired_changes(documents.dump(before), documents.dump(after))
             # Before the kernel changes: disruption is about the flows that there are now.
@@ -132,6 +136,7 @@ class Agent:
         with self.lock:
             if self.desired is None:
                 return 0
+            self.end_capture()
             try:
                 prepared = self._prepare(self.desired, attach=True)
                 self._execute(prepared)
@@ -202,6 +207,7 @@ class Agent:
     def reset(self) -> list[str]:
         """Remove everything of ours from the node; returns what was removed, one line each."""
         with self.lock:
+            self.end_capture()
             have = self.kernel.read()
             removed = removable(have)
             self.kernel.reset()
@@ -219,6 +225,17 @@ class Agent:
             self._compiled = None
             self.drift_count, self.converged, self.warnings = 0, True, ()
             return removed
+
+    def end_capture(self) -> bool:
+        """Put the load balancer's own program back where one that captures has its place; False where none has.
+
+        What is written next compares programs, and must not take that for drift.
+        """
+        if self.capture_until is None:
+            return False
+        self.capture_until = None
+        self.kernel.end_capture()
+        return True
 
     def _load(self) -> None:
         try:
@@ -364,6 +381,8 @@ def removable(have: KernelState) -> list[str]:
     if have.load_balancer is not None:
         lines += [f"load balancer on {device}" for device in sorted(have.load_balancer.attachments)]
         lines += [f"map {name}" for name in sorted(have.map_sizes)]
+    if have.node is not None:
+        lines += [f"backend's programs on {device}" for device in sorted(have.node.devices)]
     lines += [f"program {name}" for name in sorted(have.programs)]
     lines += [f"neighbour {each.address} on {each.device}" for each in sorted(have.neighbours, key=str)]
     return lines

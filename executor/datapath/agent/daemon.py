@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import sys
+import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, Optional
 
@@ -17,6 +18,8 @@ from datapath.agent.lock import LockedError, WriterLock
 from datapath.agent.metrics import Metrics
 from datapath.agent.paths import Paths
 from datapath.kernel import Kernel, ObjectSource
+from datapath.kernel.follow import TICK, Asker, Follower
+from datapath.kernel.neighbours import known
 from datapath.sources.health import HealthChecker, targets
 from datapath.spec.options import effective
 from datapath.spec.scalars import split_port
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_LONGEST = 1.0, 60.0
 """Seconds between attempts to converge while something stands against it (a device that is not there yet)."""
+FOLLOW_SHARE = 0.01
+"""Next hops are looked after as often as costs at most this share of a CPU."""
 COMPARE_EVERY = 60.0
 COMPARE_SHARE = 0.0025
 """The kernel is compared with the desired state every minute, or as seldom as it takes to cost this share of a CPU."""
@@ -101,7 +106,9 @@ class Daemon:
             self._retry_loop(),
             self._refresh_loop(),
             self._compare_loop(),
+            self._follow_loop(),
             self._watchdog_loop(),
+            self._capture_loop(),
         ]
         tasks = [server, *(asyncio.ensure_future(each) for each in coroutines)]
         done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -162,6 +169,24 @@ class Daemon:
                 log.info("next hops changed")
                 self._retry.set()
 
+    async def _follow_loop(self) -> None:
+        """Follow next hops whose MAC address moves; in other threads, for an apply may keep the worker for seconds."""
+        try:
+            asker = await asyncio.to_thread(Asker)
+        except OSError as error:
+            problem = f"next hops that move silently are not followed at once: {error} (needs CAP_NET_RAW)"
+            self._agent.own_problems["neighbours"] = problem
+            log.warning("%s", problem)
+            await asyncio.Event().wait()
+            return
+        follower = Follower()
+        try:
+            while True:
+                spent = await asyncio.to_thread(_look, follower, asker)
+                await asyncio.sleep(max(TICK, spent / FOLLOW_SHARE))
+        finally:
+            asker.close()
+
     async def _compare_loop(self) -> None:
         """Notice drift; it is reported, not healed: whoever changed the kernel may be at work."""
         while True:
@@ -174,6 +199,18 @@ class Daemon:
                 continue
             if self._agent.drift_count and self._agent.drift_count != before:
                 log.warning("%d differences to the desired state; see `datapath verify`", self._agent.drift_count)
+
+    async def _capture_loop(self) -> None:
+        """End a capture whose time is up: whoever began it may be gone."""
+        while True:
+            await asyncio.sleep(1)
+            until = self._agent.capture_until
+            if until is not None and time.monotonic() > until:
+                try:
+                    await self._worker.call(self._agent.end_capture)
+                except Exception:
+                    log.exception("the capturing program could not be replaced")
+                    self._retry.set()
 
     async def _watchdog_loop(self) -> None:
         interval = notify.watchdog_interval()
@@ -221,6 +258,16 @@ class Daemon:
         if self._metrics_listener is not None:
             await self._metrics_listener.stop()
             self._metrics_listener = None
+
+
+def _look(follower: Follower, asker: Asker) -> float:
+    """Ask the next hops that are due; returns the CPU seconds that it took."""
+    started = time.thread_time()
+    try:
+        asker.ask(follower.due(known(), time.monotonic()))
+    except OSError as error:
+        log.warning("next hops could not be looked at: %s", error)
+    return time.thread_time() - started
 
 
 def _set_up_logging(debug: bool) -> None:

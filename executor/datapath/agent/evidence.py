@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
 from datapath.agent import tables
@@ -74,6 +74,7 @@ class Evidence:
     name: str
     """The service's."""
     table: bytes
+    """Without marks."""
     backends: Mapping[int, BackendRow]
     """Of the ids in the flow entries and in the slot."""
     ports: tuple[str, ...]
@@ -81,11 +82,22 @@ class Evidence:
     now: int
     """Jiffies."""
     hz: int
+    moved: bool = False
+    """Whether the packet's slot is marked."""
+    previous: int = 0
+    """Backend id of who had the packet's slot before; 0 is nobody."""
+    choices: Mapping[str, tuple[Optional[bytes], Optional[bytes]]] = field(default_factory=dict)
+    """Map -> what was recorded of a flow with direct server return before and afterwards."""
 
     @property
     def reply(self) -> bool:
         """Whether the packet is a backend's."""
         return is_reply(self.packet, self.config, self.before)
+
+    @property
+    def has_dsr(self) -> bool:
+        """Whether the packet is a request to a service with direct server return."""
+        return self.service is not None and self.service.has_dsr and not self.reply
 
     @property
     def key(self) -> bytes:

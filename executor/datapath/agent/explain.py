@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from datapath.agent import tables
+from datapath.agent import dsr, tables
 from datapath.agent.evidence import REPLY, TRANSLATED, Evidence, ends, snat_address, target, value
 from datapath.agent.frames import TCP_FLAGS, Packet, decode
 from datapath.agent.tables import BackendRow, FrontendRow, endpoint
@@ -27,7 +27,20 @@ _WITHOUT_BACKEND = frozenset({"no_backend_answered", "no_backend_dropped"})
 
 def explain(evidence: Evidence) -> dict[str, Any]:
     """The answer of `datapath trace`, but for devices and next hop."""
+    if evidence.has_dsr:
+        return {**_common(evidence), **dsr.explain(evidence), "disagreements": list(disagreements(evidence))}
     new = evidence.new
+    return {
+        **_common(evidence),
+        "backend": None if new is None else _backend(evidence, new),
+        "why": list(_why(evidence)),
+        "snat": None if new is None or evidence.reply else _snat(evidence, new),
+        "flow": {"before": _flow(evidence.old), "after": _flow(new)},
+        "disagreements": list(disagreements(evidence)),
+    }
+
+
+def _common(evidence: Evidence) -> dict[str, Any]:
     return {
         "verdict": evidence.outcome.verdict.value,
         "xdp": XDP.get(evidence.verdict, str(evidence.verdict)),
@@ -36,13 +49,8 @@ def explain(evidence: Evidence) -> dict[str, Any]:
         "direction": "reply" if evidence.reply else "request",
         "service": _service(evidence),
         "slot": _slot(evidence),
-        "backend": None if new is None else _backend(evidence, new),
-        "why": list(_why(evidence)),
-        "snat": None if new is None or evidence.reply else _snat(evidence, new),
-        "flow": {"before": _flow(evidence.old), "after": _flow(new)},
         "before": decode(evidence.frame),
         "after": None if evidence.outcome.verdict is Verdict.DROP else decode(evidence.output),
-        "disagreements": list(disagreements(evidence)),
     }
 
 
@@ -211,10 +219,12 @@ def disagreements(evidence: Evidence) -> Iterator[str]:
     name, verdict = evidence.outcome.name, evidence.outcome.verdict
     if evidence.verdict not in _SENT[verdict]:
         yield f"outcome {name} means {verdict.value}, but the program returned {XDP.get(evidence.verdict)}"
-    if (name in ("reply_forwarded", "reply_passed")) != (evidence.reply and name in TRANSLATED):
+    if evidence.has_dsr:
+        yield from dsr.disagreements(evidence)
+    elif (name in ("reply_forwarded", "reply_passed")) != (evidence.reply and name in TRANSLATED):
         yield f"outcome {name} does not fit the flow records"
     yield from _wrong_choice(evidence)
-    if name in TRANSLATED:
+    if name in TRANSLATED and not evidence.has_dsr:
         yield from _wrong_translation(evidence)
     if verdict is not Verdict.DROP and decode(evidence.output)["checksums"] != "right":
         yield "the packet that came out has a wrong checksum"
@@ -224,7 +234,7 @@ def _wrong_choice(evidence: Evidence) -> Iterator[str]:
     size, slots = evidence.config.maglev_table_size, len(evidence.table) // 4
     if evidence.table and slots != size:
         yield f"the program is configured for tables of {size} slots, but the table has {slots}"
-    new = evidence.new
+    new = None if evidence.has_dsr else evidence.new
     if new is None or evidence.reply or not evidence.began or evidence.service is None:
         return
     if evidence.slot is None:

@@ -21,6 +21,11 @@ _HEADER = {4: 20, 6: 40}
 _TRANSPORT = {Protocol.TCP: 20, Protocol.UDP: 8}
 _ICMP = {4: 1, 6: 58}
 _DONT_FRAGMENT = 0x4000
+_OPTION4, _OPTION6 = b"\x9a\x08", b"\x1b\x14"
+"""Type and length of the options that name a service."""
+_DESTINATION_OPTIONS = 60
+_IN_IP = (4, 41)
+_GENEVE_PORT = struct.pack(">H", 6081)
 _ICMP_TEXTS = {
     (4, 0, 0): "echo reply",
     (4, 3, 3): "port unreachable",
@@ -115,28 +120,81 @@ def _checksum(data: bytes) -> int:
 
 
 def decode(frame: bytes) -> dict[str, Any]:
-    """Fields of a frame that `build` made, or of what the datapath made of it."""
-    fields: dict[str, Any] = {
-        "source_mac": frame[6:12].hex(":"),
-        "destination_mac": frame[:6].hex(":"),
-    }
-    version = frame[_ETHERNET] >> 4
-    size = _HEADER[version]
-    header = frame[_ETHERNET : _ETHERNET + size]
-    if version == 4:
-        (length,) = struct.unpack_from(">H", header, 2)
-        ttl, protocol = header[8], header[9]
-        addresses = header[12:16], header[16:20]
-    else:
-        length = 40 + struct.unpack_from(">H", header, 4)[0]
-        protocol, ttl = header[6], header[7]
-        addresses = header[8:24], header[24:40]
-    transport = frame[_ETHERNET + size : _ETHERNET + length]
-    source, destination = (str(ipaddress.ip_address(each)) for each in addresses)
-    fields.update(source=source, destination=destination, ttl=ttl, length=length)
-    fields.update(_transport(version, protocol, transport))
-    right = _checksums_right(header, transport, protocol)
+    """Fields of a frame that `build` made, or of what the datapath made of it.
+
+    `to` is the outermost destination. Of a tunnelled packet the other fields are the inner packet's, and `tunnel` says
+    what is around it; `dsr` is the service that an option names.
+    """
+    fields: dict[str, Any] = {"source_mac": frame[6:12].hex(":"), "destination_mac": frame[:6].hex(":")}
+    packet = _network_fields(frame[_ETHERNET:])
+    fields["to"] = packet["destination"]
+    inner, tunnel = _inside(packet)
+    right = packet["right"]
+    if inner is not None:
+        packet = inner
+        right = right and packet["right"]
+        fields["tunnel"] = tunnel
+    header, transport, protocol = packet["header"], packet["payload"], packet["protocol"]
+    names = ("source", "destination", "ttl", "length", "dsr")
+    fields.update({name: packet[name] for name in names if packet.get(name) is not None})
+    if inner is not None and inner.get("told"):
+        fields["dsr"] = inner["told"]
+    fields.update(_transport(header[0] >> 4, protocol, transport))
+    right = right and _transport_right(header, transport, protocol)
     return {**fields, "checksums": "right" if right else "wrong"}
+
+
+def _network_fields(data: bytes) -> dict[str, Any]:
+    """An IP packet: header, what it says, and what follows the options that name a service."""
+    version = data[0] >> 4
+    if version == 4:
+        size = (data[0] & 15) * 4
+        (length,) = struct.unpack_from(">H", data, 2)
+        ttl, protocol = data[8], data[9]
+        addresses = data[12:16], data[16:20]
+        dsr = _named(data[24:28], data[22:24]) if size >= 28 and data[20:22] == _OPTION4 else None
+    else:
+        size, dsr = _HEADER[6], None
+        length = size + struct.unpack_from(">H", data, 4)[0]
+        protocol, ttl = data[6], data[7]
+        addresses = data[8:24], data[24:40]
+        if protocol == _DESTINATION_OPTIONS and data[42:44] == _OPTION6:
+            dsr, protocol, size = _named(data[44:60], data[60:62]), data[40], size + 24
+    source, destination = (str(ipaddress.ip_address(each)) for each in addresses)
+    header = data[: _HEADER[6]] if version == 6 else data[:size]
+    return {
+        "header": header,
+        "payload": data[size:length],
+        "protocol": protocol,
+        "source": source,
+        "destination": destination,
+        "ttl": ttl,
+        "length": length,
+        "dsr": dsr,
+        "right": version == 6 or _checksum(header) == 0,
+    }
+
+
+def _inside(packet: dict[str, Any]) -> tuple[Optional[dict[str, Any]], str]:
+    """The packet in a tunnel and the tunnel in words; (None, "") where there is none."""
+    ends, payload = f"{packet['source']} > {packet['destination']}", packet["payload"]
+    if packet["protocol"] in _IN_IP:
+        return _network_fields(payload), f"IP in IP, {ends}"
+    if packet["protocol"] != Protocol.UDP.value or payload[2:4] != _GENEVE_PORT:
+        return None, ""
+    options = (payload[8] & 0x3F) * 4
+    inner = _network_fields(payload[16 + options + _ETHERNET :])
+    if options:
+        address = payload[20 : 16 + options - 4]
+        inner["told"] = _named(address, payload[16 + options - 4 : 16 + options - 2])
+    return inner, f"Geneve, {ends}"
+
+
+def _named(address: bytes, port: bytes) -> str:
+    """A service as an option names it."""
+    told = ipaddress.ip_address(address)
+    host = f"[{told}]" if told.version == 6 else str(told)
+    return f"{host}:{int.from_bytes(port, 'big')}"
 
 
 def _transport(version: int, protocol: int, data: bytes) -> dict[str, Any]:
@@ -150,9 +208,14 @@ def _transport(version: int, protocol: int, data: bytes) -> dict[str, Any]:
     return {**ports, "tcp_flags": flag_names(data[13])} if protocol == Protocol.TCP.value else ports
 
 
-def _checksums_right(header: bytes, transport: bytes, protocol: int) -> bool:
-    if header[0] >> 4 == 4 and _checksum(header):
-        return False
-    # Of the protocols here only IPv4's ICMP has no pseudo-header.
-    covered = transport if protocol == _ICMP[4] else _pseudo_header(header, len(transport)) + transport
-    return _checksum(covered) == 0
+def _transport_right(header: bytes, transport: bytes, protocol: int) -> bool:
+    # Of the protocols here only IPv4's ICMP has no pseudo-header, and only UDP may have no checksum.
+    if protocol == Protocol.UDP.value and transport[6:8] == bytes(2):
+        return True
+    if protocol == _ICMP[4]:
+        return _checksum(transport) == 0
+    if header[0] >> 4 == 6:
+        pseudo = header[8:40] + struct.pack(">II", len(transport), protocol)
+    else:
+        pseudo = header[12:20] + struct.pack(">BBH", 0, protocol, len(transport))
+    return _checksum(pseudo + transport) == 0

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from datapath.agent import problems, views
+from datapath.agent import capture, problems, views
 from datapath.agent.core import Agent
 from datapath.agent.trace import trace
 from datapath.spec.errors import SpecError, SpecErrors
@@ -78,6 +78,8 @@ def _flag(parameters: Parameters, name: str) -> bool:
 HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("POST", "/v1/apply"): _apply,
     ("POST", "/v1/reset"): _reset,
+    ("POST", "/v1/capture/start"): lambda agent, parameters, _: capture.start(agent, parameters),
+    ("POST", "/v1/capture/stop"): lambda agent, _, __: capture.stop(agent),
     ("GET", "/v1/plan"): _plan,
     ("GET", "/v1/verify"): lambda agent, _, __: views.verify(agent),
     ("GET", "/v1/status"): lambda agent, parameters, _: views.status(agent, _flag(parameters, "verbose")),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -70,13 +71,9 @@ class _Datapath(Collector):
             )
 
     def _outcomes(self) -> Iterator[Metric]:
-        packets = CounterMetricFamily("datapath_packets", "Packets by outcome.", labels=["outcome", "verdict"])
-        size = CounterMetricFamily("datapath_bytes", "Bytes by outcome.", labels=["outcome", "verdict"])
-        for row in views.outcomes(self._agent):
-            packets.add_metric([row["name"], row["verdict"]], row["packets"])
-            size.add_metric([row["name"], row["verdict"]], row["bytes"])
-        yield packets
-        yield size
+        yield from _by_outcome("datapath", "by outcome.", views.outcomes(self._agent))
+        what = "by outcome, of this node as a backend with direct server return."
+        yield from _by_outcome("datapath_node", what, views.node_outcomes(self._agent))
 
     def _services(self) -> Iterator[Metric]:
         labels = ["service", "protocol"]
@@ -119,6 +116,15 @@ class _Datapath(Collector):
         for name, device in state["devices"].items():
             attached.add_metric([name, device["mode"] or ""], bool(device["mode"]) and not device["problem"])
         yield from (sizes, entries, attached)
+
+
+def _by_outcome(prefix: str, what: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
+    packets = CounterMetricFamily(f"{prefix}_packets", f"Packets {what}", labels=["outcome", "verdict"])
+    size = CounterMetricFamily(f"{prefix}_bytes", f"Bytes {what}", labels=["outcome", "verdict"])
+    for row in rows:
+        packets.add_metric([row["name"], row["verdict"]], row["packets"])
+        size.add_metric([row["name"], row["verdict"]], row["bytes"])
+    yield from (packets, size)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -97,12 +97,13 @@ def _refusals(unusable: Iterable[Exception]) -> list[SpecError]:
 def gather_facts(kernel: Kernel, merged: MergedState, *, attach: bool) -> NodeFacts:
     """Facts of all devices; those that would be attached to are probed where that is needed and allowed."""
     facts = kernel.facts(None, targets(merged), probe_native=True)
-    if not attach or effective(merged.options)["bpf-lb-acceleration"] == "testing-only":
+    if not attach or effective(merged.options)["bpf-lb-acceleration"] in ("testing-only", "disabled"):
         return facts
-    unknown = [name for name in selected_devices(merged, facts) if facts.devices[name].native_xdp is None]
-    if not unknown:
+    # What carries a program has shown what it can, and is not disturbed.
+    untried = [name for name in selected_devices(merged, facts) if not facts.devices[name].xdp_mode]
+    if not untried:
         return facts
-    probed = kernel.facts(unknown, (), probe_native=True)
+    probed = kernel.facts(untried, (), probe_native=True)
     return replace(facts, devices={**facts.devices, **probed.devices})
 
 

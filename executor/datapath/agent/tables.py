@@ -23,6 +23,12 @@ class FrontendRow:
     lut_id: int
     backend_count: int
     algorithm: int
+    flags: int = 0
+
+    @property
+    def has_dsr(self) -> bool:
+        """Whether backends answer clients themselves."""
+        return bool(self.flags & layouts.SERVICE_DSR)
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def frontends(have: KernelState) -> dict[Frontend, FrontendRow]:
         key, value = layouts.ServiceKey.from_buffer_copy(raw_key), layouts.ServiceValue.from_buffer_copy(raw_value)
         if key.protocol in (Protocol.TCP.value, Protocol.UDP.value):
             frontend = Frontend(layouts.unpack_address(bytes(key.address)), key.port, Protocol(key.protocol))
-            rows[frontend] = FrontendRow(frontend, value.lut_id, value.backend_count, value.algorithm)
+            rows[frontend] = FrontendRow(frontend, value.lut_id, value.backend_count, value.algorithm, value.flags)
     return rows
 
 

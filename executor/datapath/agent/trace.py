@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, TypeVar
 
+from datapath.agent import dsr, explain, frames, tables, views
 from datapath.agent import evidence as evidences
-from datapath.agent import explain, frames, tables, views
 from datapath.agent.core import Agent
 from datapath.agent.frames import Packet
 from datapath.compile import layouts
@@ -18,6 +18,7 @@ from datapath.kernel.clock import jiffies_hz
 from datapath.kernel.devices import Link
 from datapath.kernel.errors import BpfError
 from datapath.kernel.trace import Instance, Run
+from datapath.plan.history import owners
 from datapath.spec.errors import RefusedError, SpecError, SpecErrors, nearest_name
 from datapath.spec.scalars import parse_address, parse_int, parse_port, split_port
 from datapath.state.facts import NextHop
@@ -93,9 +94,11 @@ class _Trace:
         return frames.build(self._packet, known or _SOMEBODY, link.mac or _NO_MAC)
 
     def _run(self, frame: bytes, link: Link) -> Run:
-        keys = [evidences.flow_key(self._packet, direction) for direction in (evidences.REQUEST, evidences.REPLY)]
+        request, reply = (
+            evidences.flow_key(self._packet, direction) for direction in (evidences.REQUEST, evidences.REPLY)
+        )
         try:
-            return self._instance.run(frame, link.index, keys)
+            return self._instance.run(frame, link.index, request, reply)
         except BpfError as error:
             raise KernelError(None, error.errno or 0, f"running the program on {len(frame)} bytes: {error}") from error
 
@@ -107,7 +110,9 @@ class _Trace:
             vip = layouts.unpack_address(bytes(flow.new_source))
             frontend = Frontend(vip, flow.new_source_port, packet.protocol)
         service = self._service(frontend)
-        table = self._instance.table(service.lut_id) if service is not None else b""
+        marked = self._instance.table(service.lut_id) if service is not None else b""
+        table = owners(marked)
+        moved, previous = self._history(service, marked)
         return evidences.Evidence(
             packet=packet,
             frame=frame,
@@ -120,11 +125,26 @@ class _Trace:
             service=service,
             name=views.owner(self._agent, frontend)[0],
             table=table,
-            backends=self._backends(evidences.backend_ids(packet, config, table, run.before, run.after)),
+            moved=moved,
+            previous=previous,
+            choices=run.choices,
+            backends=self._backends(
+                evidences.backend_ids(packet, config, table, run.before, run.after)
+                | dsr.backend_ids(run.choices)
+                | ({previous} - {0})
+            ),
             ports=() if service is not None else self._ports(packet.destination),
             hz=(hz := jiffies_hz()),
             now=tables.jiffies(hz),
         )
+
+    def _history(self, service: Optional[tables.FrontendRow], marked: bytes) -> tuple[bool, int]:
+        """Whether the packet's slot is marked, and the id of who had it before."""
+        slot, slots = evidences.expected_slot(self._packet, self._config), tables.slots(marked)
+        if service is None or slot >= len(slots) or not slots[slot] & layouts.SLOT_MOVED:
+            return False, 0
+        history = tables.slots(self._instance.table(service.lut_id, layouts.HISTORIES))
+        return True, history[slot] if slot < len(history) else 0
 
     def _service(self, frontend: Frontend) -> Optional[tables.FrontendRow]:
         key = layouts.ServiceKey(port=frontend.port, protocol=frontend.protocol.value)
@@ -148,9 +168,13 @@ class _Trace:
 
     def _next_hop(self, evidence: evidences.Evidence) -> Optional[dict[str, Any]]:
         """Where the packet goes next: by the MAC addresses that the program wrote, else as the routes say."""
-        if evidence.new is None:
+        if evidence.has_dsr:
+            chosen = dsr.chosen(evidence)
+            target = None if chosen is None else chosen.address
+        else:
+            target = None if evidence.new is None else layouts.unpack_address(bytes(evidence.new.new_destination))
+        if target is None:
             return None
-        target = layouts.unpack_address(bytes(evidence.new.new_destination))
         routed = neighbours.next_hops([target]).get(target)
         if evidence.outcome.verdict is not Verdict.FORWARD:
             return None if routed is None else _hop(routed, self._macs.get(routed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, Callable, Optional
 
@@ -14,7 +14,7 @@ from datapath.agent import tables
 from datapath.agent.core import Agent, drift_count, unusable
 from datapath.agent.report import SHOWN_OPERATIONS
 from datapath.compile import layouts
-from datapath.compile.outcomes import OUTCOMES
+from datapath.compile.outcomes import NODE_OUTCOMES, OUTCOMES, Outcome
 from datapath.kernel.clock import jiffies_hz
 from datapath.plan.describe import rows
 from datapath.sources.health import HealthResult
@@ -23,6 +23,7 @@ from datapath.spec.errors import RefusedError, SpecError, SpecErrors, nearest_na
 from datapath.spec.options import effective
 from datapath.spec.scalars import parse_address, parse_port, split_port
 from datapath.spec.services import parse_frontend
+from datapath.state.facts import Device
 from datapath.state.kernel_state import KernelState
 from datapath.state.merged import EffectiveBackend, EffectiveService, HealthKey
 from datapath.state.model import Algorithm, DesiredState, Frontend, Protocol, Service
@@ -61,7 +62,8 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
         "algorithm": options["bpf-lb-algorithm"],
         "table_size": options["bpf-lb-maglev-table-size"],
         "acceleration": options["bpf-lb-acceleration"],
-        "devices": _devices(have),
+        "devices": _devices(have, prepared.facts.devices if prepared is not None else {}),
+        "dsr_backend": _node(have),
         "services": {"total": len(judged), "healthy": sum(any(b.in_table for b in each.backends) for each in judged)},
         "backends": _backend_totals(agent, judged),
         "maps": _maps(have),
@@ -72,14 +74,24 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
     }
     if verbose:
         document["outcomes"] = outcomes(agent)
+        document["node_outcomes"] = node_outcomes(agent)
     return document
 
 
 def outcomes(agent: Agent) -> list[dict[str, Any]]:
-    """Every way a packet can end, with what was counted."""
-    counted = _counters(agent, layouts.OUTCOMES)
+    """Every way a packet can end at the load balancer, with what was counted."""
+    return _outcomes(OUTCOMES, _counters(agent, layouts.OUTCOMES))
+
+
+def node_outcomes(agent: Agent) -> list[dict[str, Any]]:
+    """The same of the programs of this node as a backend; nothing where they have counted nothing."""
+    counted = _counters(agent, layouts.NODE_OUTCOMES)
+    return _outcomes(NODE_OUTCOMES, counted) if counted else []
+
+
+def _outcomes(known: Iterable[Outcome], counted: Counters) -> list[dict[str, Any]]:
     table = []
-    for index, outcome in enumerate(OUTCOMES):
+    for index, outcome in enumerate(known):
         packets, size = counted.get(index, (0, 0))
         row = {"name": outcome.name, "verdict": outcome.verdict.value, "packets": packets, "bytes": size}
         table.append({**row, "sentence": outcome.sentence})
@@ -193,6 +205,7 @@ def info(agent: Agent) -> dict[str, Any]:
         "load_balancer": None
         if lb is None
         else {"tag": lb.program_tag, "attachments": dict(lb.attachments), "foreign": dict(lb.foreign)},
+        "dsr_backend": _node(have),
         "maps": _maps(have),
         "programs": [_program(name, each) for name, each in sorted(have.programs.items())],
     }
@@ -202,7 +215,7 @@ def kernel(agent: Agent) -> dict[str, Any]:
     """Maps and devices as the kernel has them, without a comparison."""
     with agent.lock:
         have = agent.kernel.read()
-    return {"maps": _maps(have), "devices": _devices(have)}
+    return {"maps": _maps(have), "devices": _devices(have, {})}
 
 
 class _Lister:
@@ -229,10 +242,16 @@ class _Lister:
             "name": service.name,
             "frontends": [str(frontend) for frontend in service.frontends],
             "algorithm": service.algorithm.name.lower() if service.algorithm else self._algorithm,
+            "mode": "/".join(self._modes(service)) or None,
             "health_check": check.type.value if check else None,
             "traffic": {name: _traffic(self._service_stats, [lut]) for name, lut in luts.items()},
             "backends": [self._backend(judged, backend, list(luts.values())) for backend in judged.backends],
         }
+
+    def _modes(self, service: Service) -> list[str]:
+        """How the kernel forwards the service's frontends: snat, dsr or both."""
+        rows = [self._frontends[frontend] for frontend in service.frontends if frontend in self._frontends]
+        return sorted({"dsr" if row.has_dsr else "snat" for row in rows})
 
     def _backend(self, service: EffectiveService, judged: EffectiveBackend, luts: list[int]) -> dict[str, Any]:
         backend = judged.backend
@@ -264,13 +283,28 @@ def _counters(agent: Agent, name: str) -> Counters:
         return agent.kernel.counters(name)
 
 
-def _devices(have: KernelState) -> dict[str, Any]:
+def _devices(have: KernelState, facts: Mapping[str, Device]) -> dict[str, Any]:
+    """What is attached where; with `facts` also what each device could do, and why not."""
     if have.load_balancer is None:
         return {}
     attachments, foreign = have.load_balancer.attachments, have.load_balancer.foreign
-    return {
-        name: {"mode": attachments.get(name), "problem": foreign.get(name)} for name in sorted({*attachments, *foreign})
-    }
+    rows: dict[str, Any] = {}
+    for name in sorted({*attachments, *foreign}):
+        rows[name] = {"mode": attachments.get(name), "problem": foreign.get(name)}
+        device = facts.get(name)
+        if device is not None:
+            rows[name]["driver"] = device.driver
+            rows[name]["native_xdp"] = device.native_xdp
+            rows[name]["native_xdp_reason"] = device.native_xdp_reason
+            rows[name]["native_xdp_remedy"] = device.native_xdp_remedy
+    return rows
+
+
+def _node(have: KernelState) -> Optional[dict[str, Any]]:
+    """Where this node's programs as a backend are attached; None where it has none."""
+    if have.node is None:
+        return None
+    return {"devices": sorted(have.node.devices), "problems": dict(have.node.problems)}
 
 
 def _maps(have: KernelState) -> list[dict[str, Any]]:

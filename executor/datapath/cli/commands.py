@@ -64,6 +64,25 @@ def trace(options: Namespace) -> int:
     return _show(options, _ask("GET", "/v1/trace", parameters, fallback=True), render)
 
 
+def capture(options: Namespace) -> int:
+    """What XDP sees and decides, into a file."""
+    from datapath.cli.capture import run
+
+    if options.count < 0:
+        raise refused("command line", "--count", "must not be negative", value=options.count)
+    names = ("host", "port", "protocol", "device", "seconds", "snaplen")
+    parameters = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return run(_ask, parameters, options.write, options.count)
+
+
+def drops(options: Namespace) -> int:
+    """What the kernel dropped, and how TCP fares."""
+    from datapath.cli.drops import run
+
+    default = 2.0 if options.watch else 10.0
+    return run(_ask, default if options.seconds is None else options.seconds, options.watch, options.output)
+
+
 def plan(options: Namespace) -> int:
     """What would change."""
     from datapath.cli import render

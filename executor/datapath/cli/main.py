@@ -88,6 +88,8 @@ def _add_reading(subcommands: Subcommands) -> None:
     flows.add_argument("--limit", type=int, default=100, metavar="N", help="at most N flows (default 100, 0: all)")
 
     _add_trace(subcommands)
+    _add_capture(subcommands)
+    _add_drops(subcommands)
 
     plan = _command(subcommands, "plan", "what would change, without changing it", commands.plan)
     plan.add_argument("file", nargs="?", metavar="FILE", help="document (- for stdin); default: the stored state")
@@ -104,6 +106,26 @@ def _add_trace(subcommands: Subcommands) -> None:
     trace.add_argument("--device", metavar="DEVICE", help="received there (default: on the way back to SRC)")
     trace.add_argument("--ttl", metavar="N", help="TTL or hop limit on arrival (default: 64)")
     trace.add_argument("--length", metavar="N", help="bytes of the IP packet (default: no payload)")
+
+
+def _add_capture(subcommands: Subcommands) -> None:
+    text = "what XDP sees and decides, before and after rewriting, into a pcapng file"
+    capture = _command(subcommands, "capture", text, commands.capture)
+    capture.add_argument("-w", "--write", metavar="FILE", required=True, help="file to write, - for standard output")
+    capture.add_argument("--host", metavar="ADDR[/N]", help="source or destination is this address or network")
+    capture.add_argument("--port", metavar="N", help="source or destination port")
+    capture.add_argument("--protocol", metavar="PROTO", help="tcp, udp, icmp, icmpv6")
+    capture.add_argument("--device", metavar="DEVICE", help="received there (default: any)")
+    capture.add_argument("--count", type=int, default=0, metavar="N", help="end after N frames (default 0: never)")
+    capture.add_argument("--seconds", metavar="N", help="end after N seconds (default 60)")
+    capture.add_argument("--snaplen", metavar="N", help="bytes of a frame that are kept (default: all)")
+
+
+def _add_drops(subcommands: Subcommands) -> None:
+    text = "why the kernel dropped packets, TCP retransmits and round-trip times per service"
+    drops = _command(subcommands, "drops", text, commands.drops)
+    drops.add_argument("--watch", action="store_true", help="print again after each interval, until interrupted")
+    drops.add_argument("--seconds", type=float, metavar="N", help="how long to count (default 10, with --watch 2)")
 
 
 def _add_writing(subcommands: Subcommands) -> None:

@@ -30,6 +30,7 @@ def status(document: Document) -> str:
         ("algorithm", f"{document['algorithm']}, table size {document['table_size']}"),
         ("acceleration", document["acceleration"]),
         ("devices", _devices(document["devices"])),
+        *([("DSR backend", _dsr_backend(document["dsr_backend"]))] if document["dsr_backend"] else []),
         ("services", _healthy(services)),
         ("backends", _healthy(backends)),
         ("last apply", _last_apply(document["last_apply"])),
@@ -41,11 +42,19 @@ def status(document: Document) -> str:
     ]
     parts = ["\n".join(f"{paint(f'{name:<13}', BOLD)} {text}" for name, text in rows)]
     parts += [paint(f"problem: {problem}", YELLOW) for problem in document["problems"]]
+    if any("driver" in device for device in document["devices"].values()):
+        parts.append(_attached(document["devices"]))
     if document["maps"]:
         parts.append(_maps(document["maps"]))
     if "outcomes" in document:
-        parts.append(_outcomes(document["outcomes"]))
+        parts += [_outcomes(document[name]) for name in ("outcomes", "node_outcomes") if document[name]]
     return "\n\n".join(parts)
+
+
+def _dsr_backend(document: Document) -> str:
+    problems = document["problems"]
+    rows = [f"{name} ({paint(problems[name], RED)})" if name in problems else name for name in document["devices"]]
+    return "answers clients itself on " + (", ".join(rows) or "no device")
 
 
 def services(document: Document) -> str:
@@ -167,14 +176,29 @@ def _device_table(devices: Mapping[str, Document]) -> str:
             device["driver"] or "-",
             "up" if device["up"] else "down",
             device["mtu"],
-            {True: "native", False: f"generic only: {device['native_xdp_reason']}", None: "not probed"}[
-                device["native_xdp"]
-            ],
+            _native(device),
             ", ".join(device["addresses"]) or "-",
         )
         for name, device in sorted(devices.items())
     ]
     return table(("DEVICE", "DRIVER", "LINK", "MTU", "XDP", "ADDRESSES"), rows, right=(3,))
+
+
+def _native(device: Document) -> str:
+    """Whether a device has native XDP, why not, and what to do."""
+    if device["native_xdp"] is not False:
+        return "native" if device["native_xdp"] else "not probed"
+    remedy = device["native_xdp_remedy"]
+    return f"generic only: {device['native_xdp_reason']}" + (f" -> {remedy}" if remedy else "")
+
+
+def _attached(devices: Mapping[str, Document]) -> str:
+    rows = [
+        (name, device["driver"] or "-", device["mode"] or "-", _native(device))
+        for name, device in sorted(devices.items())
+        if "driver" in device
+    ]
+    return table(("DEVICE", "DRIVER", "ATTACHED", "DRIVER'S XDP"), rows)
 
 
 def _devices(devices: Mapping[str, Document]) -> str:
@@ -243,7 +267,10 @@ def _service(service: Document) -> str:
         for name, numbers in sorted(service["traffic"].items())
     )
     head = f"{paint(service['name'], BOLD)}  {', '.join(service['frontends'])}"
-    facts = [service["algorithm"], f"health check {service['health_check'] or 'none'}", *([traffic] if traffic else [])]
+    facts = [service["algorithm"], f"health check {service['health_check'] or 'none'}"]
+    if service["mode"] not in (None, "snat"):
+        facts.insert(1, service["mode"].upper())
+    facts += [traffic] if traffic else []
     rows = [
         (
             f"  {backend['backend']}",

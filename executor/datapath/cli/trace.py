@@ -22,6 +22,8 @@ _FIELDS = (
     ("tcp_flags", "TCP flags"),
     ("ttl", "TTL"),
     ("length", "length"),
+    ("tunnel", "tunnel"),
+    ("dsr", "DSR option"),
     ("checksums", "checksums"),
 )
 _SNAT = {"kept": "the client's port kept", "record": "as the flow record says"}
@@ -54,6 +56,8 @@ def _facts(document: Document) -> Iterator[tuple[str, str]]:
         yield "backend", f"{backend['backend']}  {backend['state']}, id {backend['id']}"
     for index, reason in enumerate(document["why"]):
         yield "" if index else "why", reason
+    if document.get("dispatch") is not None:
+        yield "DSR", f"by {document['dispatch']}, the backend answers the client itself"
     if document["snat"] is not None:
         snat = document["snat"]
         yield "SNAT", f"{snat['source']}, {_SNAT.get(snat['how']) or 'port allocated: ' + snat['reason']}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Optional
 
-from datapath.compile import devices
+from datapath.compile import devices, node
 from datapath.compile.balancer import Balancer, targets
 from datapath.compile.compiled import Compiled
 from datapath.compile.errors import CompileErrors, Problems
@@ -32,15 +32,22 @@ __all__ = [
 
 
 def wants_load_balancer(merged: MergedState) -> bool:
-    """Whether this node is to balance load: it has services, or options of the load balancer are set."""
-    return bool(merged.services) or any(BY_KEY[key].group is not Group.EXECUTOR for key in merged.options)
+    """Whether this node is to balance load: it has services, or options of the load balancer are set.
+
+    A backend's options may be those of the whole fleet, so there only services count.
+    """
+    if merged.services or node.wanted(merged):
+        return bool(merged.services)
+    return any(BY_KEY[key].group not in (Group.EXECUTOR, Group.BACKEND) for key in merged.options)
 
 
 def selected_devices(merged: MergedState, facts: NodeFacts) -> tuple[str, ...]:
     """Devices that would be attached to, of those in `facts`; for asking about them in more detail."""
     if not wants_load_balancer(merged):
         return ()
-    return tuple(devices.select(effective(merged.options), facts, targets(merged), Problems()))
+    problems = Problems()
+    names = devices.select(effective(merged.options), facts, targets(merged), problems)
+    return tuple(devices.carriers(names, facts, problems))
 
 
 def compile_state(
@@ -66,6 +73,8 @@ def compile_state(
         compiled = Balancer(merged, facts, have, problems).compile(build_id, previous)
         if compiled.state.load_balancer is not None:
             balanced = compiled.state.load_balancer.attachments
+    if node.wanted(merged):
+        compiled = _with_node(compiled, merged, facts, build_id, problems)
     usable = {each.program.name: each for each in programs}
     refused: dict[str, SpecError] = {}
     for program in merged.programs:
@@ -80,6 +89,15 @@ def compile_state(
     )
     warnings = tuple(dict.fromkeys(problems.warnings))
     return replace(compiled, state=state, warnings=warnings, refused=MappingProxyType(refused))
+
+
+def _with_node(
+    compiled: Compiled, merged: MergedState, facts: NodeFacts, build_id: bytes, problems: Problems
+) -> Compiled:
+    programs, sysctls = node.compile_node(merged, facts, build_id, problems)
+    return replace(
+        compiled, state=replace(compiled.state, node=programs, sysctls={**compiled.state.sysctls, **sysctls})
+    )
 
 
 def compile_service(compiled: Compiled, service: EffectiveService) -> Compiled:

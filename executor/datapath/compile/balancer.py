@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Optional
 
-from datapath.compile import config, devices
+from datapath.compile import config, devices, path_mtu
 from datapath.compile.compiled import Compiled
 from datapath.compile.errors import Problems
 from datapath.compile.hashing import seeds
 from datapath.compile.ids import allocate, full_map
 from datapath.compile.layouts import ADDRESSES, BACKENDS, SERVICES
-from datapath.compile.services import Parts, TableSettings, compile_parts
+from datapath.compile.services import Parts, Table, TableSettings, compile_parts
+from datapath.spec.modes import mode_of
 from datapath.spec.options import effective
 from datapath.state.facts import NodeFacts
 from datapath.state.kernel_state import KernelState, LoadBalancer, Neighbour
 from datapath.state.merged import MergedState
-from datapath.state.model import Algorithm, IPAddress
+from datapath.state.model import Algorithm, IPAddress, Mode
 
 _MOST_MEMBERS = 65535
 """Backends that a service's 16-bit count can tell."""
@@ -48,6 +49,7 @@ class Balancer:
         names = devices.select(self.options, self.facts, targets(self.merged), self.problems)
         modes = self._attachments(names)
         config.check_ports(self.options, self.facts, self.problems)
+        self._check_paths([*names, *modes])
         sources = self._sources(names)
         sizes = config.map_sizes(self.options)
         settings = self._settings()
@@ -57,16 +59,19 @@ class Balancer:
         # tables are dear: not for a state that is refused anyway
         self.problems.raise_if_any()
         parts = Parts()
-        known = previous.tables if previous is not None and previous.settings == settings else {}
+        known: Mapping[int, Table] = {}
+        if previous is not None and previous.settings is not None and settings.same_tables(previous.settings):
+            known = previous.tables
         for service in self.merged.services:
             compile_parts(parts, service, ids, settings, known)
-        packed = config.pack_config(self.options, sources, self.facts.jiffies_hz, build_id)
+        transmit = devices.can_transmit(modes, self.facts)
+        packed = config.pack_config(self.options, sources, self.facts.jiffies_hz, build_id, transmit)
         state = KernelState(
             map_sizes=sizes,
             entries={SERVICES: parts.services, BACKENDS: parts.backends, ADDRESSES: parts.addresses},
             luts={lut_id: table.slots for lut_id, table in parts.tables.items()},
             load_balancer=LoadBalancer(packed, modes),
-            sysctls=config.sysctls(names, sources, self.facts),
+            sysctls=config.sysctls(dict.fromkeys([*names, *modes]), sources, self.facts),
             neighbours=neighbours,
         )
         labels = {lut_id: str(key) for key, lut_id in ids.tables.items()}
@@ -77,15 +82,29 @@ class Balancer:
             size=self.options["bpf-lb-maglev-table-size"],
             seed=seeds(self.options["bpf-lb-maglev-hash-seed"]).table,
             algorithm=Algorithm[self.options["bpf-lb-algorithm"].upper()],
+            options=self.options,
         )
 
     def _attachments(self, names: list[str]) -> dict[str, str]:
         loaded = self.have.load_balancer
-        attached = loaded.attachments if loaded is not None else {}
+        attached = {} if loaded is None else {name: mode for name, mode in loaded.attachments.items() if mode != "tc"}
         return devices.attachments(names, self.options["bpf-lb-acceleration"], self.facts, attached, self.problems)
 
+    def _check_paths(self, receiving: list[str]) -> None:
+        """Refuse paths that are too narrow for what direct server return adds; warn of clients that must shrink."""
+        services = [each.service for each in self.merged.services]
+        ways = path_mtu.ways_of(self.facts, targets(self.merged))
+        devices_in = [path_mtu.Way(name, self.facts.devices[name].mtu) for name in receiving]
+        found = path_mtu.judge(services, self.options, ways, devices_in)
+        dispatch = self.options["bpf-lb-dsr-dispatch"]
+        for refusal in found.refusals:
+            allowed = "a larger MTU there, another dispatch, or bpf-lb-mode: snat"
+            self.problems.refuse("options.values.dsr_dispatch", dispatch, refusal, allowed)
+        for warning in found.warnings:
+            self.problems.warn(warning)
+
     def _sources(self, names: list[str]) -> dict[int, Optional[IPAddress]]:
-        """IP version -> source address, for the families that services have.
+        """IP version -> source address, for the families that services or their backends have.
 
         The other family gets none, so that its addresses may come and go without a reload.
         """
@@ -94,11 +113,26 @@ class Balancer:
         candidates = [direct] if direct else list(dict.fromkeys([*self.facts.default_devices, *names]))
         vips = frozenset(frontend.address for each in self.merged.services for frontend in each.service.frontends)
         sources: dict[int, Optional[IPAddress]] = {}
-        for version in sorted({address.version for address in vips}):
+        for version in sorted({address.version for address in vips | targets(self.merged)}):
             kept = config.configured_source(loaded, version)
             sources[version] = config.source_address(version, candidates, self.facts, vips, kept)
             self._check_source(version, sources[version], candidates, vips)
         return sources
+
+    def _needs_source(self, version: int) -> bool:
+        """Whether packets to backends of that family carry an address of this node's."""
+        dispatch = self.options["bpf-lb-dsr-dispatch"]
+        wrapped = dispatch == "geneve" or (dispatch == "ipip" and config.outer_network(self.options, version) is None)
+        reached = [
+            (each.service, {backend.backend.address.version for backend in each.backends})
+            for each in self.merged.services
+        ]
+        return any(
+            wrapped or mode_of(service.mode, frontend.protocol, self.options) is Mode.SNAT
+            for service, versions in reached
+            for frontend in service.frontends
+            if version in (versions or {frontend.address.version})
+        )
 
     def _check_source(
         self, version: int, source: Optional[IPAddress], names: list[str], vips: frozenset[IPAddress]
@@ -107,6 +141,8 @@ class Balancer:
         path, direct = "options.values.direct_routing_device", self.options["direct-routing-device"]
         allowed = f"a device with a global IPv{version} address that is no VIP"
         if source is None:
+            if not self._needs_source(version):
+                return
             where = ", ".join(names) or "no device"
             self.problems.refuse(
                 path,

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from datapath.compile import layouts
 from datapath.compile.errors import Problems
 from datapath.compile.hashing import seeds
 from datapath.compile.layouts import Config, pack_address, unpack_address
+from datapath.spec.modes import tunnels_in_ip, uses
 from datapath.spec.scalars import PortRange
 from datapath.state.facts import NodeFacts
 from datapath.state.kernel_state import KernelState
-from datapath.state.model import IPAddress
+from datapath.state.model import IPAddress, Mode
 
+IPNetwork = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 TCP_ESTABLISHED_SECONDS = 8000
 TCP_CLOSING_SECONDS = 10
 OTHER_SECONDS = 60
 """Cilium's conntrack lifetimes (bpf-ct-timeout-regular-tcp, -tcp-fin, -any)."""
+_UNUSED = 1024
+"""Entries of a map that the program has but never uses."""
+_DISPATCHES = {"opt": layouts.DISPATCH_OPT, "ipip": layouts.DISPATCH_IPIP, "geneve": layouts.DISPATCH_GENEVE}
+_MODES = {Mode.SNAT: layouts.MODE_SNAT, Mode.DSR: layouts.MODE_DSR}
+_TAIL_BITS = 32
+"""Bits of an outer source that can be filled by a flow's hash: those of the address's last word."""
+TCP_HISTORY_SECONDS = 600
+"""How long after a change a connection that nothing is recorded about counts as older than the change.
+
+An older one that says nothing for so long moves. A younger one that another load balancer began moves when that one is
+lost within this time: it alone knew.
+"""
 LOCAL_PORTS = "net.ipv4.ip_local_port_range"
 
 
@@ -27,6 +42,10 @@ def map_sizes(options: Mapping[str, Any]) -> dict[str, int]:
     def size(key: str) -> int:
         return int(options[key] or options["bpf-lb-map-max"])
 
+    def choices(key: str) -> int:
+        # A flow takes one entry there and not two. Without direct server return nothing is entered.
+        return int(options[key]) // 2 if Mode.DSR in uses(options) else _UNUSED
+
     return {
         layouts.SERVICES: size("bpf-lb-service-map-max"),
         layouts.ADDRESSES: size("bpf-lb-service-map-max"),
@@ -34,8 +53,11 @@ def map_sizes(options: Mapping[str, Any]) -> dict[str, int]:
         layouts.BACKEND_STATS: size("bpf-lb-service-backend-map-max") + 1,
         layouts.LUTS: size("bpf-lb-maglev-map-max") + 1,
         layouts.SERVICE_STATS: size("bpf-lb-maglev-map-max") + 1,
+        layouts.HISTORIES: size("bpf-lb-maglev-map-max") + 1,
         layouts.FLOWS_TCP: int(options["bpf-ct-global-tcp-max"]),
         layouts.FLOWS_ANY: int(options["bpf-ct-global-any-max"]),
+        layouts.CHOICES_TCP: choices("bpf-ct-global-tcp-max"),
+        layouts.CHOICES_ANY: choices("bpf-ct-global-any-max"),
     }
 
 
@@ -68,9 +90,15 @@ def source_address(
 
 
 def pack_config(
-    options: Mapping[str, Any], sources: Mapping[int, Optional[IPAddress]], hz: int, build_id: bytes
+    options: Mapping[str, Any],
+    sources: Mapping[int, Optional[IPAddress]],
+    hz: int,
+    build_id: bytes,
+    transmit: bool = False,
 ) -> bytes:
-    """The bytes of `.rodata.config`; `sources` maps an IP version to the address of its requests."""
+    """The bytes of `.rodata.config`; `sources` maps an IP version to the address of its requests, `transmit` says
+    whether XDP_TX will do on every device.
+    """
     hash_seeds = seeds(options["bpf-lb-maglev-hash-seed"])
     ports: PortRange = options["datapath-snat-port-range"]
     config = Config(
@@ -86,12 +114,38 @@ def pack_config(
         enable_ipv6=options["enable-ipv6"],
         wildcard_entries=options["bpf-lb-enable-wildcard-entries"],
         reject_without_backend=options["service-no-backend-response"] == "reject",
+        history_window_tcp=TCP_HISTORY_SECONDS,
+        history_window_any=OTHER_SECONDS,
+        nexthop_age=hz // 4,
+        forwarding_modes=sum(_MODES[mode] for mode in uses(options)),
+        dsr_dispatch=_DISPATCHES[options["bpf-lb-dsr-dispatch"]] if Mode.DSR in uses(options) else 0,
+        transmit=transmit,
     )
     config.build_id[:] = build_id
     for version, address in sources.items():
         if address is not None:
             getattr(config, f"snat_address{version}")[:] = pack_address(address)
+        _set_encapsulation(config, options, version, address)
     return bytes(config)
+
+
+def outer_network(options: Mapping[str, Any], version: int) -> Optional[IPNetwork]:
+    """Where the outer sources of packets in IP tunnels come from; None where they are the node's own address."""
+    text = options[f"bpf-lb-rss-ipv{version}-src-cidr"]
+    return ipaddress.ip_network(text) if text and tunnels_in_ip(options) else None
+
+
+def _set_encapsulation(config: Config, options: Mapping[str, Any], version: int, address: Optional[IPAddress]) -> None:
+    """Outer source and the bits of it that a flow's hash fills, where packets may be wrapped."""
+    if Mode.DSR not in uses(options) or options["bpf-lb-dsr-dispatch"] == "opt":
+        return
+    network = outer_network(options, version)
+    source = address if network is None else network.network_address
+    if source is not None:
+        getattr(config, f"encap_source{version}")[:] = pack_address(source)
+    if network is not None:
+        free = min(network.max_prefixlen - network.prefixlen, _TAIL_BITS)
+        setattr(config, f"encap_mask{version}", (1 << free) - 1)
 
 
 def configured_source(config: Optional[Config], version: int) -> Optional[IPAddress]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
+from datapath.compile.drivers import slow_sending
 from datapath.compile.errors import Problems
 from datapath.spec.errors import SpecError, nearest_name
 from datapath.state.facts import Device, NodeFacts
@@ -64,6 +65,28 @@ def _by_routes(facts: NodeFacts, targets: Iterable[IPAddress]) -> list[str]:
     return [name for name in (*facts.default_devices, *sorted(hops)) if name in facts.devices and name != "lo"]
 
 
+_CARRIED = ("bond",)
+"""Kinds of devices whose frames XDP meets below them. Not VLANs: the program leaves tagged frames to the stack."""
+
+
+def carriers(names: Iterable[str], facts: NodeFacts, problems: Problems) -> list[str]:
+    """The devices that programs for `names` are attached to: a bond's are its ports, each once.
+
+    A program at the bond itself (5.15 and newer) does for some of its modes only; at the ports every mode will do. A
+    port that comes later is drift, which the next apply heals.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        device = facts.devices[name]
+        if device.kind not in _CARRIED:
+            found[name] = None
+            continue
+        if not device.lower:
+            problems.warn(f"device {name} is a bond without ports, so nothing is attached for it")
+        found.update(dict.fromkeys(carriers(device.lower, facts, problems)))
+    return list(found)
+
+
 def _choices(facts: NodeFacts) -> str:
     return "devices of this node: " + ", ".join(name for name in sorted(facts.devices) if name != "lo")
 
@@ -71,10 +94,16 @@ def _choices(facts: NodeFacts) -> str:
 def attachments(
     names: Sequence[str], acceleration: str, facts: NodeFacts, attached: Mapping[str, str], problems: Problems
 ) -> dict[str, str]:
-    """Device -> XDP mode, `native` or `generic`; `attached` is how they are attached now."""
-    modes = _modes(names, acceleration, facts, attached, problems)
+    """Device -> `tc`, or its XDP mode `native` or `generic`; `attached` is how they are attached now."""
+    if acceleration == "disabled":
+        # tc meets a bond's frames at the bond.
+        return dict.fromkeys(names, "tc")
+    modes = _modes(carriers(names, facts, problems), acceleration, facts, attached, problems)
     for name in (name for name, mode in modes.items() if mode == "native"):
         device = facts.devices[name]
+        slow = slow_sending(device.driver, name, device.channels, facts.cpus)
+        if slow is not None:
+            problems.warn(f"device {name}: {slow.reason}; {slow.remedy} ends that")
         if device.driver == "veth" and not device.peer_xdp:
             seen = "perhaps carries" if device.peer_xdp is None else "carries"
             problems.warn(
@@ -82,6 +111,11 @@ def attachments(
                 " while the peer has GRO on (docs/operations.md, Load balancers in containers)"
             )
     return modes
+
+
+def can_transmit(modes: Mapping[str, str], facts: NodeFacts) -> bool:
+    """Whether what XDP_TX sends arrives, whoever is at the other end: not from a veth in native mode."""
+    return not any(mode == "native" and facts.devices[name].driver == "veth" for name, mode in modes.items())
 
 
 def _modes(
@@ -96,7 +130,7 @@ def _modes(
         if device.native_xdp is False and acceleration == "native":
             _refuse_native(device, problems)
         elif device.native_xdp is False:
-            problems.warn(f"device {name} runs in generic XDP mode: {_no_native(device)}")
+            problems.warn(f"device {name} runs in generic XDP mode: {_no_native(device)}{_remedy(device)}")
             modes[name] = "generic"
         elif device.native_xdp is None:
             # not probed: what is attached has shown that it can be
@@ -109,13 +143,24 @@ def _no_native(device: Device) -> str:
     return driver + (f" ({device.native_xdp_reason.rstrip('.')})" if device.native_xdp_reason else "")
 
 
+def _remedy(device: Device) -> str:
+    return f"; for native mode: {device.native_xdp_remedy}" if _changes_device(device.native_xdp_remedy) else ""
+
+
+def _changes_device(remedy: str) -> bool:
+    """Whether a remedy is about the device and not about the option."""
+    return bool(remedy) and not remedy.startswith("best-effort")
+
+
 def _refuse_native(device: Device, problems: Problems) -> None:
+    remedy = device.native_xdp_remedy
     problems.refuse(
         "options.values.acceleration",
         "native",
         f"device {device.name} has no native XDP: {_no_native(device)}; best-effort would attach there in generic"
         " mode, which does the same for every packet but later, after the kernel has allocated for it, so slower",
-        "best-effort, testing-only, or devices whose driver has native XDP",
+        (f"{remedy}; or " if _changes_device(remedy) else "")
+        + "best-effort, testing-only, or devices whose driver has native XDP",
     )
 
 
@@ -127,6 +172,6 @@ def program_error(program: Program, facts: NodeFacts, balanced: Mapping[str, str
     if name not in facts.devices:
         nearest = nearest_name(name, facts.devices)
         return SpecError("programs", path, name, f"there is no device {name}", _choices(facts), nearest)
-    if program.hook is Hook.XDP and name in balanced:
+    if program.hook is Hook.XDP and balanced.get(name, "tc") != "tc":
         return SpecError("programs", path, name, "the load balancer is attached to this device's XDP hook")
     return None

@@ -18,19 +18,43 @@ SERVICES = "services_v1"
 BACKENDS = "backends_v1"
 """ARRAY u32 backend id -> BackendValue; sized by `bpf-lb-service-backend-map-max`."""
 LUTS = "luts_v1"
-"""ARRAY_OF_MAPS u32 LUT id (from 1) -> ARRAY of one value, u32[table size] of backend ids; sized by
-`bpf-lb-maglev-map-max`."""
+"""ARRAY_OF_MAPS u32 LUT id (from 1) -> ARRAY of one value: u32[table size] of backend ids, then the second (since boot)
+in which it was written; sized by `bpf-lb-maglev-map-max`."""
+HISTORIES = "histories_v1"
+"""As LUTS: previous owners of slots that are marked `SLOT_MOVED` there; only services with direct server return have
+one."""
 ADDRESSES = "addresses_v1"
 """HASH of 16-byte address -> u32 flags (`ADDRESS_VIP`); sized as SERVICES."""
 FLOWS_TCP = "flows_tcp_v1"
 FLOWS_ANY = "flows_any_v1"
 """LRU_HASH FlowKey -> FlowValue; sized by `bpf-ct-global-tcp-max` and `bpf-ct-global-any-max`."""
+CHOICES_TCP = "choices_tcp_v1"
+CHOICES_ANY = "choices_any_v1"
+"""LRU_HASH FlowKey -> ChoiceValue; sized as the maps of flows."""
+NEXTHOPS = "nexthops_v1"
+LOOKUPS = "lookups_v1"
+"""Answers of the routing table, and of SERVICES and ADDRESSES: of a fixed size, the datapath's own."""
+CAPTURE_EVENTS = "capture_events"
+"""PERF_EVENT_ARRAY: copies of frames behind a CaptureEvent, from an instance of the program that makes them."""
+GENERATION = "generation_v1"
+"""ARRAY of one u32 that grows with every change of SERVICES and ADDRESSES, which voids LOOKUPS."""
 OUTCOMES = "outcomes_v1"
 SERVICE_STATS = "service_stats_v1"
 BACKEND_STATS = "backend_stats_v1"
 """PERCPU_ARRAY -> Counter; keyed by outcome, LUT id, backend id."""
 
 ADDRESS_VIP = 1
+SLOT_MOVED = 0x80000000
+"""Bit of a slot: the service's history has another owner for it."""
+SERVICE_DSR = 1
+"""Bit of `ServiceValue.flags`: backends answer clients themselves."""
+MODE_SNAT = 1
+MODE_DSR = 2
+"""Bits of `Config.forwarding_modes`."""
+DISPATCH_OPT = 1
+DISPATCH_IPIP = 2
+DISPATCH_GENEVE = 3
+"""Values of `Config.dsr_dispatch`; 0 is none."""
 
 _V4_MAPPED = b"\0" * 10 + b"\xff\xff"
 
@@ -129,6 +153,19 @@ class FlowValue(Layout):
     )
 
 
+class ChoiceValue(Layout):
+    """Who has a flow with direct server return whose slot changed owner."""
+
+    C_NAME = "choice"
+    _fields_ = (
+        ("backend_id", ctypes.c_uint32),
+        ("lut_id", ctypes.c_uint32),
+        ("last_seen", ctypes.c_uint32),
+        ("closing", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 3),
+    )
+
+
 class Counter(Layout):
     """Per CPU: value of maps `outcomes`, `service_stats` (key: LUT id) and `backend_stats` (key: backend id)."""
 
@@ -159,6 +196,49 @@ class Config(Layout):
         ("enable_ipv6", ctypes.c_uint8),
         ("wildcard_entries", ctypes.c_uint8),
         ("reject_without_backend", ctypes.c_uint8),
+        ("history_window_tcp", ctypes.c_uint32),
+        ("history_window_any", ctypes.c_uint32),
+        ("encap_mask4", ctypes.c_uint32.__ctype_be__),
+        ("encap_mask6", ctypes.c_uint32.__ctype_be__),
+        ("encap_source4", Address),
+        ("encap_source6", Address),
+        ("nexthop_age", ctypes.c_uint32),
+        ("forwarding_modes", ctypes.c_uint8),
+        ("dsr_dispatch", ctypes.c_uint8),
+        ("multi_buffer", ctypes.c_uint8),
+        ("transmit", ctypes.c_uint8),
+    )
+
+
+class Capture(Layout):
+    """What `datapath capture` asks for: `const volatile struct capture` in section `.rodata.capture`; 0 is any."""
+
+    C_NAME = "capture"
+    _fields_ = (
+        ("address", Address),
+        ("mask", Address),
+        ("enabled", ctypes.c_uint32),
+        ("snaplen", ctypes.c_uint32),
+        ("device", ctypes.c_uint32),
+        ("port", ctypes.c_uint16.__ctype_be__),
+        ("protocol", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8),
+    )
+
+
+class CaptureEvent(Layout):
+    """What stands in front of a frame's bytes in `capture_events`."""
+
+    C_NAME = "capture_event"
+    _fields_ = (
+        ("time", ctypes.c_uint64),
+        ("length", ctypes.c_uint32),
+        ("captured", ctypes.c_uint32),
+        ("device", ctypes.c_uint32),
+        ("sent_by", ctypes.c_uint32),
+        ("outcome", ctypes.c_uint16),
+        ("phase", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 5),
     )
 
 
@@ -168,6 +248,48 @@ LAYOUTS: tuple[type[Layout], ...] = (
     BackendValue,
     FlowKey,
     FlowValue,
+    ChoiceValue,
     Counter,
     Config,
+    Capture,
 )
+
+
+# --- programs of the nodes that backends are on (tc_node.bpf.c) ---
+
+NODE_OPENINGS = "dsr_openings_v1"
+NODE_REPLIES = "dsr_replies_v1"
+"""LRU_HASH FlowKey -> FrontendValue: what a flow was addressed to, entered by SYNs and UDP; established TCP."""
+NODE_FRAGMENTS = "dsr_fragments_v1"
+"""Replies that leave in fragments, of a fixed size: the datapath's own."""
+NODE_OUTCOMES = "node_outcomes_v1"
+"""PERCPU_ARRAY -> Counter; keyed by outcome."""
+
+
+class FrontendValue(Layout):
+    """What a flow with direct server return was addressed to."""
+
+    C_NAME = "dsr_frontend"
+    _fields_ = (
+        ("address", Address),
+        ("port", ctypes.c_uint16.__ctype_be__),
+        ("pad", ctypes.c_uint16),
+    )
+
+
+class NodeConfig(Layout):
+    """Those programs' configuration: `const volatile struct node_config` in section `.rodata.config`."""
+
+    C_NAME = "node_config"
+    _fields_ = (
+        ("build_id", ctypes.c_uint8 * 16),
+        ("enable_ipv4", ctypes.c_uint8),
+        ("enable_ipv6", ctypes.c_uint8),
+        ("enable_opt", ctypes.c_uint8),
+        ("enable_geneve", ctypes.c_uint8),
+        ("enable_ipip", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 3),
+    )
+
+
+NODE_LAYOUTS: tuple[type[Layout], ...] = (FrontendValue, NodeConfig)

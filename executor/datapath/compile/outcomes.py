@@ -95,4 +95,35 @@ OUTCOMES: tuple[Outcome, ...] = (
     Outcome("too_big_dropped", Verdict.DROP, "Packet larger than the next hop's MTU that asks for fragmentation."),
     Outcome("answer_failed_dropped", Verdict.DROP, "Frame has no room for the ICMP error that was due."),
     Outcome("answer_limited_dropped", Verdict.DROP, "ICMP error that was due, left out: this second had its share."),
+    Outcome(
+        "icmp_error_forwarded",
+        Verdict.FORWARD,
+        "ICMP error about a packet of a flow, translated and sent to the flow's other end.",
+    ),
+    Outcome("fragment_unknown_dropped", Verdict.DROP, "Fragment to a VIP whose datagram's first one was not seen."),
+    Outcome(
+        "unknown_protocol_dropped", Verdict.DROP, "Packet to a VIP of a transport protocol that no service can have."
+    ),
+    Outcome("no_room_dropped", Verdict.DROP, "Frame or IP header has no room for what the dispatch adds."),
 )
+
+NODE_OUTCOMES: tuple[Outcome, ...] = (
+    Outcome("option_recorded", Verdict.PASS, "Packet with the option of direct server return: its service is noted."),
+    Outcome("geneve_recorded", Verdict.PASS, "Packet in Geneve with the option: unpacked, its service is noted."),
+    Outcome("geneve_unpacked", Verdict.PASS, "Packet in Geneve without the option, unpacked."),
+    Outcome("ipip_unpacked", Verdict.PASS, "Packet in an IP tunnel, unpacked."),
+    Outcome("direct_forgotten", Verdict.PASS, "Connection to the backend itself: what was noted of its ports is gone."),
+    Outcome("request_passed", Verdict.PASS, "Other TCP or UDP packet that came in."),
+    Outcome("geneve_foreign_passed", Verdict.PASS, "Geneve that is not the load balancer's."),
+    Outcome("fragment_passed", Verdict.PASS, "IP fragment that tells nothing."),
+    Outcome("other_host_passed", Verdict.PASS, "Frame that is not addressed to this node alone."),
+    Outcome("protocol_passed", Verdict.PASS, "Neither IPv4 nor IPv6, an IP version that is switched off, or neither "
+            "TCP nor UDP."),
+    Outcome("malformed_passed", Verdict.PASS, "Headers that contradict themselves or the frame; the stack's to judge."),
+    Outcome("change_failed_dropped", Verdict.DROP, "Packet that could not be unpacked or translated."),
+    Outcome("reply_translated", Verdict.PASS, "Reply that leaves with the service's address as source."),
+    Outcome("reply_fragment_translated", Verdict.PASS, "Further fragment of such a reply."),
+    Outcome("reply_passed", Verdict.PASS, "Packet that leaves as it is."),
+    Outcome("reply_error_translated", Verdict.PASS, "ICMP error of the node about a packet to a service."),
+)  # fmt: skip
+"""The same for the programs of the nodes that backends are on: map `node_outcomes_v1`, `NODE_OUTCOME_` in C."""

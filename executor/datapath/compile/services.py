@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from datapath.compile import maglev
 from datapath.compile.ids import Ids, TableKey, pack_frontend, protocols
-from datapath.compile.layouts import ADDRESS_VIP, BackendValue, ServiceValue, pack_address
+from datapath.compile.layouts import ADDRESS_VIP, SERVICE_DSR, BackendValue, ServiceValue, pack_address
+from datapath.spec.modes import mode_of
 from datapath.state.merged import EffectiveBackend, EffectiveService
-from datapath.state.model import Algorithm, Protocol
+from datapath.state.model import Algorithm, Mode, Protocol, Service
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,16 @@ class TableSettings:
     seed: int
     algorithm: Algorithm
     """Of services that do not choose."""
+    options: Mapping[str, Any]
+    """Effective ones, for forwarding modes."""
+
+    def same_tables(self, other: TableSettings) -> bool:
+        """Whether the same members give the same table."""
+        return (self.size, self.seed) == (other.size, other.seed)
+
+    def returned(self, service: Service, protocol: Protocol) -> bool:
+        """Whether a service's backends answer its clients themselves."""
+        return mode_of(service.mode, protocol, self.options) is Mode.DSR
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,8 @@ def compile_parts(
 ) -> None:
     """Add the service to `parts`; tables in `known` that are made of the same are used again.
 
-    A service without a usable backend has no table: the datapath looks at its count first.
+    A service without a usable backend has no table: the datapath looks at its count first. With direct server return
+    it has one of empty slots, whose history tells where its established flows are.
     """
     service = effective.service
     algorithm = service.algorithm or settings.algorithm
@@ -59,9 +72,11 @@ def compile_parts(
             if each.in_table:
                 text = maglev.hash_string(each.backend, protocol)
                 members.append(maglev.Member(text, each.backend.weight, backend_id))
-        if members:
+        returned = settings.returned(service, protocol)
+        if members or returned:
             parts.tables[lut_id] = _table(tuple(members), settings, known.get(lut_id))
-        value = bytes(ServiceValue(lut_id=lut_id, backend_count=len(members), algorithm=algorithm.value))
+        flags = SERVICE_DSR if returned else 0
+        value = bytes(ServiceValue(lut_id, len(members), algorithm.value, flags))
         for frontend in service.frontends:
             if frontend.protocol is protocol:
                 parts.services[pack_frontend(frontend)] = value
@@ -71,6 +86,8 @@ def compile_parts(
 def _table(members: tuple[maglev.Member, ...], settings: TableSettings, known: Table | None) -> Table:
     if known is not None and known.members == members:
         return known
+    if not members:
+        return Table(members, bytes(4 * settings.size))
     return Table(members, maglev.table(members, settings.size, settings.seed).tobytes())
 
 

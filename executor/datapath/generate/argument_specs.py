@@ -22,28 +22,30 @@ def outputs() -> Mapping[str, str]:
 
 def entries() -> dict[str, dict[str, Any]]:
     """Role -> its entry point `main`."""
+    services = {
+        "datapath_services": variables.SERVICES,
+        "datapath_services_purge": variables.SERVICES_PURGE,
+        "datapath_executable": variables.EXECUTABLE,
+    }
     return {
+        # First: docs name it as the services' role.
+        "load_balancer": {
+            "short_description": "Bring the services of a load balancer to what the inventory lists",
+            "description": ["Hands the list to the executor, which refuses all mistakes in it at once."],
+            "author": _AUTHOR,
+            "options": services,
+        },
         "datapath": {
-            "short_description": "Set the options of the load balancer",
+            "short_description": "Bring a node to what the inventory asks for",
             "description": [
-                "Hands what the inventory sets to the executor, which knows the defaults of the rest.",
-                "An option that is unset again returns to its default.",
+                "Hands what the inventory sets to the executor as one change, which is made whole or refused whole.",
+                "The executor knows the defaults of the rest; an option that is unset again returns to its default.",
             ],
             "author": _AUTHOR,
             "options": {
                 **variables.option_variables(),
                 "cilium_config_extra_vars": variables.CONFIG_EXTRA_VARS,
-                "datapath_executable": variables.EXECUTABLE,
-            },
-        },
-        "load_balancer": {
-            "short_description": "Bring the services of a load balancer to what the inventory lists",
-            "description": ["Hands the list to the executor, which refuses all mistakes in it at once."],
-            "author": _AUTHOR,
-            "options": {
-                "datapath_services": variables.SERVICES,
-                "datapath_services_purge": variables.SERVICES_PURGE,
-                "datapath_executable": variables.EXECUTABLE,
+                **services,
             },
         },
     }

@@ -1,19 +1,19 @@
-"""Generates `bpf/include/outcomes.h` from `datapath.compile.outcomes`."""
+"""Generates `bpf/include/outcomes.h` and `node_outcomes.h` from `datapath.compile.outcomes`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from datapath.compile.outcomes import OUTCOMES, Verdict
+from datapath.compile.outcomes import NODE_OUTCOMES, OUTCOMES, Outcome, Verdict
 
 PATH = "bpf/include/outcomes.h"
+NODE_PATH = "bpf/include/node_outcomes.h"
 
 _HEAD = """\
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0) */
 /* Generated from executor/datapath/compile/outcomes.py; do not edit. */
 #pragma once
 
-enum outcome {
 """
 
 _MASKS = """
@@ -23,21 +23,22 @@ _MASKS = """
 
 def outputs() -> Mapping[str, str]:
     """Path relative to the repository -> text."""
-    return {PATH: header()}
+    return {PATH: header(OUTCOMES), NODE_PATH: header(NODE_OUTCOMES, "NODE_")}
 
 
-def header() -> str:
-    """The header's text: the enum, and one bit mask for each verdict but drop.
+def header(outcomes: Sequence[Outcome], prefix: str = "") -> str:
+    """The header's text: the enum, and one bit mask for each verdict of the table but drop.
 
     A 64-bit mask holds as many outcomes as there are bits.
     """
-    if len(OUTCOMES) > 64:
+    if len(outcomes) > 64:
         raise ValueError("more outcomes than bits in a verdict mask")
-    rows = "".join(f"\t/* {item.sentence} */\n\tOUTCOME_{item.name.upper()},\n" for item in OUTCOMES)
-    counted = [verdict for verdict in Verdict if verdict is not Verdict.DROP]
-    masks = "".join(f"#define OUTCOMES_{verdict.name} {_mask(verdict):#x}ULL\n" for verdict in counted)
-    return f"{_HEAD}{rows}\tOUTCOMES_COUNT,\n}};\n{_MASKS}{masks}"
+    rows = "".join(f"\t/* {item.sentence} */\n\t{prefix}OUTCOME_{item.name.upper()},\n" for item in outcomes)
+    used = {item.verdict for item in outcomes} - {Verdict.DROP}
+    counted = [verdict for verdict in Verdict if verdict in used]
+    masks = "".join(f"#define {prefix}OUTCOMES_{each.name} {_mask(outcomes, each):#x}ULL\n" for each in counted)
+    return f"{_HEAD}enum {prefix.lower()}outcome {{\n{rows}\t{prefix}OUTCOMES_COUNT,\n}};\n{_MASKS}{masks}"
 
 
-def _mask(verdict: Verdict) -> int:
-    return sum(1 << index for index, item in enumerate(OUTCOMES) if item.verdict is verdict)
+def _mask(outcomes: Sequence[Outcome], verdict: Verdict) -> int:
+    return sum(1 << index for index, item in enumerate(outcomes) if item.verdict is verdict)

@@ -63,8 +63,6 @@ def _details(option: Option) -> Iterator[str]:
     kind = "text" if option.kind is Kind.TEXT else option.kind.value
     yield f"- Type: {kind}. Allowed: {option.allowed}"
     yield f"- Default: {_default(option)}"
-    for value, reason in option.refused.items():
-        yield f"- `{value}` is refused, {reason}"
     if option.example is not None:
         yield f"- Example: `{option.variable}: {flow(option.render(option.example))}`"
     yield ""

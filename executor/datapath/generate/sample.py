@@ -14,7 +14,8 @@ from datapath.spec.options import REGISTRY
 _WIDTH = 116
 
 _HOSTS = """\
-# Load balancers are the hosts in group lb_node, and nothing else is needed. Group backend_node is for your own use.
+# Load balancers are the hosts in group lb_node, and nothing else is needed. Group dsr_backend_node is for the backends
+# of services with direct server return (cilium_loadbalancer_mode: dsr, hybrid); group backend_node is for your own use.
 ---
 all:
   children:
@@ -24,6 +25,8 @@ all:
           ansible_host: 198.51.100.1
         lb2:
           ansible_host: 198.51.100.2
+    dsr_backend_node:
+      hosts: {}
     backend_node:
       hosts: {}
   vars:
@@ -99,7 +102,8 @@ def _options() -> str:
 
 def _option(option: Option) -> str:
     default = option.render(option.default)
-    shown = default if default not in ("", []) else option.render(option.example)
+    # Without an example it can only be set together with another option.
+    shown = default if default not in ("", []) or option.example is None else option.render(option.example)
     empty = " Empty unless set." if shown is not default else ""
     return (
         _comment(f"{option.summary} {option.effect}{empty}")

@@ -38,7 +38,7 @@ _FRONTENDS = {
     "description": [
         "Where clients connect to, such as C(192.0.2.10:80/TCP) or C([2001:db8::10]:53/UDP).",
         "Or a dictionary of C(address), C(port) and C(protocol) (TCP unless given).",
-        "All frontends and backends of a service are of one address family; a dual-stack service is two services.",
+        "All frontends of a service are of one address family; a dual-stack service is two services.",
     ],
     "type": "list",
     "elements": "raw",
@@ -48,6 +48,7 @@ _BACKENDS = {
     "description": [
         "Where traffic goes to, such as C(10.0.1.11:8080) or C([2001:db8:1::11]:8080).",
         "Or a dictionary of C(address), C(port) (unless the address has it), C(weight) and C(state).",
+        "They are of the frontends' address family, unless IP tunnels lead to them (C(bpf-lb-dsr-dispatch: ipip)).",
         "C(weight) is 0 to 65535, 100 unless given; 0 is the same as C(maintenance).",
         "C(state) is C(active), C(terminating), C(quarantined) or C(maintenance).",
         "New flows go to active backends, and to terminating ones only where no active one is left.",
@@ -122,6 +123,14 @@ SERVICES: dict[str, Any] = {
             "type": "str",
             "choices": ["random", "maglev"],
         },
+        "mode": {
+            "description": [
+                "How requests reach the backends and replies the clients. As option C(bpf-lb-mode) unless given.",
+                "Only with option C(bpf-lb-mode-annotation).",
+            ],
+            "type": "str",
+            "choices": ["snat", "dsr"],
+        },
         "health_check": _HEALTH_CHECK,
     },
 }
@@ -160,8 +169,7 @@ def option_variables() -> dict[str, Any]:
     for option in REGISTRY:
         row: dict[str, Any] = {"description": [*sentences(option), f"Cilium's key is C({option.key})."]}
         row.update(ansible_type(option))
-        # where a known value is refused, only the executor can say why
-        if option.choices and not option.refused:
+        if option.choices:
             row["choices"] = list(option.choices)
         rows[option.variable] = row
     return rows

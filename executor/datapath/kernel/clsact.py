@@ -31,7 +31,7 @@ class Filter:
     """One cls_bpf filter of ours."""
 
     name: str
-    """Name of the user's program."""
+    """Name of the user's program, or of one of our own (`own`)."""
     index: int
     direction: str
     handle: int
@@ -81,6 +81,16 @@ def remove(found: Filter) -> None:
 def find(name: str, index: int, direction: str) -> Optional[Filter]:
     """Our filter of that name on a device and direction."""
     return next((found for found in filters(index, direction) if found.name == name), None)
+
+
+def own(name: str) -> str:
+    """Name of a filter that is the datapath's own: no user's program can have it."""
+    return f".{name}"
+
+
+def is_own(name: str) -> bool:
+    """Whether `own` made that name."""
+    return name.startswith(".")
 
 
 def everywhere() -> Iterator[Filter]:

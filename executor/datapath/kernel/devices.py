@@ -10,19 +10,20 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from datapath.compile import drivers
 from datapath.kernel import abi, libbpf, netlink
 from datapath.kernel.abi import AttachType, ProgramType
 from datapath.kernel.errors import BpfError
-from datapath.state.facts import Device, Interface, NextHop
+from datapath.state.facts import Channels, Device, Interface, NextHop
 
 NATIVE, GENERIC = "native", "generic"
 
 _SIOCETHTOOL = 0x8946
-_ETHTOOL_GDRVINFO = 3
+_ETHTOOL_GDRVINFO, _ETHTOOL_GCHANNELS = 3, 60
 _DRIVER_INFO_SIZE = 196
 _MODES = {1: NATIVE, "xdp": NATIVE, 2: GENERIC, "xdpgeneric": GENERIC, 3: "offload", "xdpoffload": "offload"}
 _IFF_UP = 1
@@ -30,7 +31,10 @@ _PASS = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
 """r0 = XDP_PASS; exit"""
 _NETDEV_XDP_ACT_BASIC = 1
 _IFINFOMSG_SIZE = 16
-_IFLA_XDP, _IFLA_TARGET_NETNSID, _IFLA_XDP_ATTACHED = 43, 46, 2
+_IFLA_MTU, _IFLA_XDP, _IFLA_TARGET_NETNSID = 4, 43, 46
+_IFLA_XDP_FD, _IFLA_XDP_ATTACHED, _IFLA_XDP_FLAGS = 1, 2, 3
+_XDP_FLAGS_UPDATE_IF_NOEXIST = 1
+_NLA_F_NESTED = 1 << 15
 _XDP_ATTACHED_NATIVE = (b"\1", b"\4")
 """In the driver alone, or in several ways."""
 _RT_TABLE_MAIN = 254
@@ -51,6 +55,10 @@ class Link:
     """Id of the program, 0 without."""
     peer: Optional[tuple[int, Optional[int]]] = None
     """Index of the device that this one is tied to (IFLA_LINK), and the id of its network namespace if another."""
+    kind: str = ""
+    """As `ip -d link` names it: bond, vlan, veth...; "" for hardware."""
+    master: int = 0
+    """Index of the bond or bridge that it is a port of; 0 without."""
 
 
 def links() -> dict[str, Link]:
@@ -68,7 +76,7 @@ def _link(message: Any) -> Link:
         # Several programs (hardware and software): the one that packets meet in software counts.
         program = xdp.get_attr("IFLA_XDP_DRV_PROG_ID") or xdp.get_attr("IFLA_XDP_SKB_PROG_ID") or 0
         mode = NATIVE if xdp.get_attr("IFLA_XDP_DRV_PROG_ID") else mode
-    peer = message.get_attr("IFLA_LINK")
+    peer, info = message.get_attr("IFLA_LINK"), message.get_attr("IFLA_LINKINFO")
     return Link(
         message.get_attr("IFLA_IFNAME"),
         message["index"],
@@ -78,6 +86,8 @@ def _link(message: Any) -> Link:
         mode if program else "",
         program,
         (peer, message.get_attr("IFLA_LINK_NETNSID")) if peer else None,
+        (info.get_attr("IFLA_INFO_KIND") or "") if info else "",
+        message.get_attr("IFLA_MASTER") or 0,
     )
 
 
@@ -96,12 +106,29 @@ def addresses() -> dict[int, tuple[Interface, ...]]:
 
 def driver(name: str) -> str:
     """Name of the device's driver (ethtool's GDRVINFO), "" where it has none."""
-    buffer = array.array("B", struct.pack("=I", _ETHTOOL_GDRVINFO) + bytes(_DRIVER_INFO_SIZE - 4))
+    answer = _ethtool(name, struct.pack("=I", _ETHTOOL_GDRVINFO) + bytes(_DRIVER_INFO_SIZE - 4))
+    return answer[4:36].split(b"\0", 1)[0].decode(errors="replace")
+
+
+def channels(name: str) -> Optional[Channels]:
+    """The device's combined channels, else its receive queues; None where its driver has no such thing."""
+    answer = _ethtool(name, struct.pack("=9I", _ETHTOOL_GCHANNELS, *[0] * 8))
+    if not answer:
+        return None
+    _, most_receive, _, _, most_combined, receive, _, _, combined = struct.unpack("=9I", answer)
+    if most_combined:
+        return Channels(combined, most_combined)
+    return Channels(receive, most_receive) if most_receive else None
+
+
+def _ethtool(name: str, command: bytes) -> bytes:
+    """What the driver made of an ethtool command's structure; empty where it does not know the command."""
+    buffer = array.array("B", command)
     request = struct.pack("16sP", name.encode(), buffer.buffer_info()[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
         fcntl.ioctl(sock, _SIOCETHTOOL, request)
-        return buffer.tobytes()[4:36].split(b"\0", 1)[0].decode(errors="replace")
-    return ""
+        return buffer.tobytes()
+    return b""
 
 
 def read(names: Optional[Sequence[str]], probe_native: bool) -> dict[str, Device]:
@@ -111,21 +138,57 @@ def read(names: Optional[Sequence[str]], probe_native: bool) -> dict[str, Device
         names: device names.
         probe_native: find out whether each has native XDP. For devices that were named, that attaches a program that
             passes everything, in native mode, and removes it again, where the device carries none; some drivers
-            restart their queues for it, so the others are only asked what their drivers declare.
+            restart their queues for it, so the others are judged by what their drivers declare and are known for.
     """
-    own = addresses()
-    chosen = {name: link for name, link in links().items() if names is None or name in names}
+    own, present = addresses(), links()
     found = {}
-    for name, link in chosen.items():
-        made_by = driver(name)
-        native, reason = native_xdp(link, made_by, attach=names is not None) if probe_native else (None, "")
-        facts = (link.index, made_by, link.mac, link.mtu, link.up, own.get(link.index, ()), native, reason)
-        found[name] = Device(name, *facts, peer_xdp=peer_xdp(link) if made_by == "veth" else None)
+    for name, link in present.items():
+        if names is not None and name not in names:
+            continue
+        made_by, peer, queues = driver(name), _peer(link) if link.kind == "veth" else None, channels(name)
+        verdict = _UNPROBED
+        if probe_native:
+            known = drivers.hindrance(made_by, name, link.mtu, queues, peer.mtu if peer else None)
+            verdict = native_xdp(link, made_by, known, attach=names is not None)
+        found[name] = Device(
+            name,
+            link.index,
+            made_by,
+            link.mac,
+            link.mtu,
+            link.up,
+            own.get(link.index, ()),
+            verdict.native,
+            verdict.reason,
+            peer_xdp=peer.xdp if peer else None,
+            native_xdp_remedy=verdict.remedy,
+            kind=link.kind,
+            lower=_lower(link, present.values()),
+            xdp_mode=link.xdp_mode,
+            channels=queues,
+        )
     return found
 
 
-def peer_xdp(link: Link) -> Optional[bool]:
-    """Whether a veth's peer carries a native XDP program; None where the kernel does not tell.
+def _lower(link: Link, present: Iterable[Link]) -> tuple[str, ...]:
+    if link.kind == "bond":
+        return tuple(sorted(each.name for each in present if each.master == link.index))
+    if link.kind == "vlan" and link.peer is not None and link.peer[1] is None:
+        return tuple(each.name for each in present if each.index == link.peer[0])
+    return ()
+
+
+@dataclass(frozen=True)
+class _Peer:
+    """The other end of a veth."""
+
+    xdp: bool
+    """Whether it carries a native XDP program."""
+    mtu: Optional[int]
+
+
+def _peer(link: Link) -> Optional[_Peer]:
+    """The other end of a veth; None where the kernel does not tell.
 
     It tells about another namespace to whoever has CAP_NET_ADMIN over it: not inside a user namespace.
     """
@@ -138,36 +201,87 @@ def peer_xdp(link: Link) -> Optional[bool]:
     error, body = netlink.exchange([(netlink.RTM_GETLINK, 0, request)])[0]
     if error:
         return None
-    xdp = netlink.attributes(netlink.attributes(body[_IFINFOMSG_SIZE:]).get(_IFLA_XDP, b""))
-    return xdp.get(_IFLA_XDP_ATTACHED) in _XDP_ATTACHED_NATIVE
+    seen = netlink.attributes(body[_IFINFOMSG_SIZE:])
+    xdp = netlink.attributes(seen.get(_IFLA_XDP, b""))
+    mtu = struct.unpack("=I", seen[_IFLA_MTU])[0] if _IFLA_MTU in seen else None
+    return _Peer(xdp.get(_IFLA_XDP_ATTACHED) in _XDP_ATTACHED_NATIVE, mtu)
 
 
-def native_xdp(link: Link, driver_name: str, attach: bool) -> tuple[Optional[bool], str]:
-    """Whether the device has native XDP, and why not; None where that cannot be told without attaching."""
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a device has native XDP; if not, why and what to do. None: only attaching one could tell."""
+
+    native: Optional[bool]
+    reason: str = ""
+    remedy: str = ""
+
+
+_UNPROBED = Verdict(None)
+
+
+def native_xdp(link: Link, driver_name: str, known: Optional[drivers.Hindrance], attach: bool) -> Verdict:
+    """Judge by what is attached, then by what the driver declares, then by trying, else by what it is known for."""
     if link.xdp_mode == NATIVE:
-        return True, ""
+        return Verdict(True)
     of_driver = f"driver {driver_name}" if driver_name else "a device without driver"
+    expected = Verdict(False, known.reason, known.remedy) if known is not None else None
     features = xdp_features(link.index)
     if features is not None and not features & _NETDEV_XDP_ACT_BASIC:
-        return False, f"{of_driver} does not implement native XDP"
+        return expected or _undeclared(link, driver_name, of_driver)
     if link.xdp_program or not attach:
-        return (True, "") if features is not None else (None, "")
-    error = _try_native(link.index)
-    if error:
-        return False, f"{of_driver} refuses a native XDP program: {os.strerror(error)} (MTU {link.mtu})"
-    return True, ""
+        return expected or Verdict(True if features is not None else None)
+    refusal = _try_native(link.index)
+    if not refusal:
+        return Verdict(True)
+    told = f"{of_driver} refuses a native XDP program: {refusal}"
+    if expected is not None:
+        return Verdict(False, f"{told}; {expected.reason}", expected.remedy)
+    return Verdict(False, told, drivers.advice(driver_name, link.name) or _without_native(link))
 
 
-def _try_native(index: int) -> int:
-    """Attach a program that passes everything, natively, and detach it; errno of the refusal, or 0."""
+def _undeclared(link: Link, driver_name: str, of_driver: str) -> Verdict:
+    """For a driver that declares no native XDP: veth and ena take their declaration back while queues do not fit."""
+    tip = drivers.advice(driver_name, link.name)
+    if tip:
+        return Verdict(False, f"{of_driver} has native XDP, but not for this device as it is set up now", tip)
+    return Verdict(False, f"{of_driver} does not implement native XDP", _without_native(link))
+
+
+def _without_native(link: Link) -> str:
+    if link.kind == "bond":
+        return "nothing: XDP is attached to the bond's ports"
+    return "best-effort attaches in generic mode"
+
+
+def _try_native(index: int) -> str:
+    """Attach a program that passes everything, natively, and detach it; why that was refused, or ""."""
     with libbpf.closing(libbpf.program_load(ProgramType.XDP, _PASS)) as program:
         try:
+            # A link goes with its descriptor: whatever happens to this process, the device is left as it was.
             attached = libbpf.link_create(program, index, AttachType.XDP, abi.XDP_FLAGS_DRV_MODE)
         except BpfError as e:
-            return e.errno or 0
+            return _refusal(index, program, e.errno or 0)
         with libbpf.closing(attached):
             libbpf.link_detach(attached)
-    return 0
+    return ""
+
+
+def _refusal(index: int, program: int, number: int) -> str:
+    """The driver's own words, which netlink passes on and links do not; else what the error number means."""
+    flags = abi.XDP_FLAGS_DRV_MODE | _XDP_FLAGS_UPDATE_IF_NOEXIST
+    error, words = netlink.explained(_set_xdp(index, program, flags))
+    if not error:
+        # Taken this time, so the first refusal was about the moment; nothing may stay.
+        netlink.explained(_set_xdp(index, -1, abi.XDP_FLAGS_DRV_MODE))
+    meaning = os.strerror(number)
+    return f"{words} ({meaning})" if words else meaning
+
+
+def _set_xdp(index: int, program: int, flags: int) -> netlink.Request:
+    xdp = netlink.attribute(_IFLA_XDP_FD, struct.pack("=i", program))
+    xdp += netlink.attribute(_IFLA_XDP_FLAGS, struct.pack("=I", flags))
+    header = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0)
+    return netlink.RTM_SETLINK, 0, header + netlink.attribute(_IFLA_XDP | _NLA_F_NESTED, xdp)
 
 
 def xdp_features(index: int) -> Optional[int]:

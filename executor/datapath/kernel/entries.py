@@ -26,8 +26,10 @@ _Result = TypeVar("_Result")
 
 
 def read_entries(fd: int) -> Iterator[Entry]:
-    """All entries of a map, as user space sees them (`libbpf.value_width`)."""
+    """All entries of a map, as user space sees them (`libbpf.value_width`); none of those that hold no data."""
     info = libbpf.map_info(fd)
+    if info.type == abi.MapType.PERF_EVENT_ARRAY:
+        return
     width = libbpf.value_width(info)
     try:
         yield from _read_batches(fd, info.key_size, width, min(_CHUNK, max(info.max_entries, 1)))

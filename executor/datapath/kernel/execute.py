@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
-from datapath.kernel import load_balancer, neighbours, programs, sysctl
+from datapath.kernel import load_balancer, neighbours, node, programs, sysctl
 from datapath.kernel.entries import PartialWriteError
 from datapath.kernel.errors import BpfError, KernelError, RefusedError
 from datapath.kernel.maps import Maps
@@ -89,7 +89,8 @@ class Executor:
         self._maps.delete(run[0].map, [operation.key for operation in run])
 
     def _put_luts(self, run: Sequence[ops.PutLut]) -> None:
-        self._maps.put_luts([(operation.lut_id, operation.table) for operation in run])
+        histories = {operation.lut_id for operation in run if operation.keep_history}
+        self._maps.put_luts([(operation.lut_id, operation.table) for operation in run], histories)
 
     def _delete_luts(self, run: Sequence[ops.DeleteLut]) -> None:
         self._maps.delete_luts([operation.lut_id for operation in run])
@@ -100,6 +101,13 @@ class Executor:
 
     def _remove_load_balancer(self, _: Sequence[ops.RemoveLoadBalancer]) -> None:
         load_balancer.remove(self._pins, self._maps)
+
+    def _put_node(self, run: Sequence[ops.PutNode]) -> None:
+        for operation in run:
+            node.put(self._pins, self._objects, operation.programs.config, operation.programs.devices)
+
+    def _remove_node(self, _: Sequence[ops.RemoveNode]) -> None:
+        node.remove(self._pins)
 
     def _set_sysctls(self, run: Sequence[ops.SetSysctl]) -> None:
         for operation in run:
@@ -128,6 +136,8 @@ _HANDLERS: dict[type, Callable[[Executor, Any], None]] = {
     ops.DeleteLut: Executor._delete_luts,
     ops.SwapLoadBalancer: Executor._swap,
     ops.RemoveLoadBalancer: Executor._remove_load_balancer,
+    ops.PutNode: Executor._put_node,
+    ops.RemoveNode: Executor._remove_node,
     ops.SetSysctl: Executor._set_sysctls,
     ops.AddNeighbour: Executor._add_neighbours,
     ops.RemoveNeighbour: Executor._remove_neighbours,

@@ -11,7 +11,20 @@ from typing import Optional
 
 from datapath.compile import layouts
 from datapath.compile.layouts import FlowKey, FlowValue
-from datapath.kernel import abi, clock, features, libbpf, load_balancer, neighbours, programs, read, sysctl, trace
+from datapath.kernel import (
+    abi,
+    capture,
+    clock,
+    features,
+    libbpf,
+    load_balancer,
+    neighbours,
+    node,
+    programs,
+    read,
+    sysctl,
+    trace,
+)
 from datapath.kernel import devices as device_facts
 from datapath.kernel.counters import counters
 from datapath.kernel.entries import Writer
@@ -111,9 +124,9 @@ class Kernel:
 
     def counters(self, map_name: str) -> Mapping[int, tuple[int, int]]:
         """Key -> (packets, bytes) summed over CPUs, without the keys that are zero; empty where there is no map."""
-        if map_name not in self._maps.names():
-            return {}
-        return counters(self._maps.entries(map_name))
+        if map_name in self._maps.names():
+            return counters(self._maps.entries(map_name))
+        return counters(node.entries(self._pins, map_name))
 
     def refresh_neighbours(self) -> None:
         """Have next hops resolved again, where the kernel does not do so by itself."""
@@ -130,7 +143,7 @@ class Kernel:
         link = device_facts.links().get(device)
         fd = libbpf.pinned(self._pins.load_balancer)
         if link is None or fd is None:
-            raise KernelError(None, 0, f"there is no device {device}" if fd else "no load balancer is loaded")
+            raise KernelError(None, 0, f"there is no device {device}" if fd else self._nothing_to_run())
         with libbpf.closing(fd):
             if not features.has("test_run_device"):
                 # Without a device the program would ask for routes as the loopback device's, which has none.
@@ -139,9 +152,15 @@ class Kernel:
             verdict, frame, _ = libbpf.run_program(fd, packet, abi.XdpMd(ingress_ifindex=link.index))
         return verdict, frame
 
+    def _nothing_to_run(self) -> str:
+        """Why no frame can be pushed through the load balancer."""
+        if self._pins.tc_load_balancer.exists():
+            return "the load balancer runs at tc (bpf-lb-acceleration: disabled); frames are run through XDP only"
+        return "no load balancer is loaded"
+
     def loaded(self) -> bool:
         """Whether the load balancer's program is pinned, and so loaded."""
-        return self._pins.load_balancer.exists()
+        return self._pins.load_balancer.exists() or self._pins.tc_load_balancer.exists()
 
     @contextmanager
     def second_instance(self) -> Iterator[trace.Instance]:
@@ -152,7 +171,7 @@ class Kernel:
         """
         fd = libbpf.pinned(self._pins.load_balancer)
         if fd is None:
-            raise KernelError(None, 0, "no load balancer is loaded")
+            raise KernelError(None, 0, self._nothing_to_run())
         with libbpf.closing(fd):
             try:
                 with trace.instance(fd, self._objects.read()) as made:
@@ -160,9 +179,30 @@ class Kernel:
             except BpfError as e:
                 raise KernelError(None, e.errno or 0, e.strerror or str(e), e.log) from e
 
+    def begin_capture(self, wanted: bytes) -> set[int]:
+        """Have the load balancer copy frames to map `capture_events` (see `kernel.capture`); where, by device index.
+
+        Raises:
+            KernelError: it does not run at XDP, or the kernel refuses.
+        """
+        try:
+            return capture.begin(self._pins, self._objects, self._maps, wanted)
+        except RefusedError as e:
+            raise KernelError(None, 0, str(e)) from e
+        except BpfError as e:
+            raise KernelError(None, e.errno or 0, e.strerror or str(e), e.log) from e
+
+    def end_capture(self) -> None:
+        """Put the load balancer back as it was; raises KernelError."""
+        try:
+            capture.end(self._pins)
+        except BpfError as e:
+            raise KernelError(None, e.errno or 0, e.strerror or str(e)) from e
+
     def reset(self) -> None:
         """Remove everything of ours: attachments, programs, maps, neighbours, pins. Sysctls are left as they are."""
         load_balancer.remove(self._pins, self._maps)
+        node.remove(self._pins)
         for name in programs.read(self._pins):
             programs.remove(self._pins, name)
         neighbours.remove(list(neighbours.read()))

@@ -1,23 +1,32 @@
-"""The load balancer's program: loaded on its maps, attached everywhere at once, read back."""
+"""The load balancer's program: loaded on its maps, attached everywhere at once, read back.
+
+It runs at XDP or, from another object that uses the same maps, at tc ingress.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
-from datapath.kernel import libbpf
+from datapath.kernel import libbpf, tc
+from datapath.kernel.abi import ProgramType
 from datapath.kernel.attachments import Transaction, attach_xdp, describe_program, detach, existing
 from datapath.kernel.bpf_object import BpfObject
 from datapath.kernel.devices import Link, links
 from datapath.kernel.maps import Maps, map_names
-from datapath.kernel.objects import LOAD_BALANCER, ObjectSource
+from datapath.kernel.objects import LOAD_BALANCER, LOAD_BALANCER_TC, ObjectSource
 from datapath.kernel.pins import Pins, unpin
 from datapath.state.kernel_state import LoadBalancer
 
 PROGRAM = "xdp_lb"
+TC_PROGRAM = "tc_lb"
 CONFIG = ".rodata.config"
+CAPTURE = ".rodata.capture"
+_TC = "tc"
+"""The mode of an attachment that is not XDP's."""
 
 
 def swap(pins: Pins, objects: ObjectSource, maps: Maps, config: bytes, attachments: Mapping[str, str]) -> None:
@@ -30,42 +39,63 @@ def swap(pins: Pins, objects: ObjectSource, maps: Maps, config: bytes, attachmen
         RefusedError: a device is missing or carries somebody else's program.
     """
     pins.create()
+    at_tc = _TC in attachments.values()
     staged_program = pins.staged / pins.load_balancer.name
+    name = LOAD_BALANCER_TC if at_tc else LOAD_BALANCER
     try:
-        with BpfObject(objects.read(), LOAD_BALANCER) as obj, Transaction() as transaction:
-            program = _load(obj, maps, config)
+        with BpfObject(objects.read(name), name) as obj, Transaction() as transaction:
+            program = load(obj, maps, config, TC_PROGRAM if at_tc else PROGRAM)
             devices = links()
             unpin(staged_program)
             libbpf.pin(program, staged_program)
             for device, mode in sorted(attachments.items()):
-                link = existing(devices, device)
-                attach_xdp(transaction, program, link, mode, pins.load_balancer_link(device))
+                _attach(transaction, pins, program, existing(devices, device), mode)
             maps.catch_up()
             maps.commit()
-            staged_program.rename(pins.load_balancer)
+            staged_program.rename(pins.tc_load_balancer if at_tc else pins.load_balancer)
     except BaseException:
         maps.discard()
         raise
-    wanted = {pins.load_balancer_link(device) for device in attachments}
+    _leave(pins, attachments)
+
+
+def _attach(transaction: Transaction, pins: Pins, program: int, link: Link, mode: str) -> None:
+    if mode == _TC:
+        tc.attach(transaction, pins, TC_PROGRAM, program, link=link, direction=tc.INGRESS)
+    else:
+        attach_xdp(transaction, program, link, mode, pins.load_balancer_link(link.name))
+
+
+def _leave(pins: Pins, attachments: Mapping[str, str]) -> None:
+    """Detach from where the load balancer is not wanted; what takes its place is attached already."""
+    wanted = {pins.load_balancer_link(device) for device, mode in attachments.items() if mode != _TC}
     for pin in pins.load_balancer_links():
         if pin not in wanted:
             detach(pin)
+    at_tc = {device for device, mode in attachments.items() if mode == _TC}
+    tc.detach_all(pins, TC_PROGRAM, keep=at_tc)
+    unpin(pins.load_balancer if at_tc else pins.tc_load_balancer)
 
 
-def _load(obj: BpfObject, maps: Maps, config: bytes) -> int:
+def load(obj: BpfObject, maps: Maps, config: bytes, function: str, capture: bytes = b"") -> int:
+    """Load a program of the object on the staged and pinned maps; its file descriptor, which is the object's.
+
+    With `capture` (`datapath.compile.layouts.Capture`) it copies frames.
+    """
     with ExitStack() as stack:
         for name in map_names(obj):
             obj.reuse_map(name, stack.enter_context(maps.opened(name)))
         obj.set_initial_value(CONFIG, config)
-        obj.load_only((PROGRAM,))
+        if capture:
+            obj.set_initial_value(CAPTURE, capture)
+        obj.load_only((function,))
         obj.load()
-    return obj.program_fd(PROGRAM)
+    return obj.program_fd(function)
 
 
 def remove(pins: Pins, maps: Maps) -> None:
     """Detach everywhere, unpin program and maps."""
-    for pin in pins.load_balancer_links():
-        detach(pin)
+    _leave(pins, {})
     unpin(pins.load_balancer)
     maps.remove()
 
@@ -75,15 +105,21 @@ def recover(pins: Pins, maps: Maps) -> None:
     staged = maps.staged_ids()
     if staged and any(staged.keys() & attached.map_ids for attached in _attached(pins)):
         maps.commit()
-        program = pins.staged / pins.load_balancer.name
-        if program.exists():
-            program.rename(pins.load_balancer)
+        _put_in_service(pins, pins.staged / pins.load_balancer.name)
     maps.discard()
+
+
+def _put_in_service(pins: Pins, staged: Path) -> None:
+    fd = libbpf.pinned(staged)
+    if fd is not None:
+        with libbpf.closing(fd):
+            at_tc = libbpf.program_info(fd).type == ProgramType.SCHED_CLS
+        staged.rename(pins.tc_load_balancer if at_tc else pins.load_balancer)
 
 
 @dataclass(frozen=True)
 class _Attached:
-    pin_name: str
+    at_tc: bool
     ifindex: int
     program_id: int
     tag: str
@@ -91,49 +127,60 @@ class _Attached:
 
 
 def _attached(pins: Pins) -> list[_Attached]:
-    found = []
+    places = [(True, each.index, each.program) for each in tc.attached(pins, TC_PROGRAM)]
     for pin in pins.load_balancer_links():
         fd = libbpf.pinned(pin)
-        if fd is None:
-            continue
-        with libbpf.closing(fd):
-            info = libbpf.link_info(fd)
-        with libbpf.closing(libbpf.program_by_id(info.prog_id)) as program:
+        if fd is not None:
+            with libbpf.closing(fd):
+                info = libbpf.link_info(fd)
+            places.append((False, info.ifindex, info.prog_id))
+    found = []
+    for at_tc, index, number in places:
+        with libbpf.closing(libbpf.program_by_id(number)) as program:
             ids = frozenset(libbpf.program_map_ids(program))
-            tag = libbpf.program_info(program).tag
-        found.append(_Attached(pin.name, info.ifindex, info.prog_id, tag, ids))
+            found.append(_Attached(at_tc, index, number, libbpf.program_info(program).tag, ids))
     return found
 
 
 def read(pins: Pins, maps: Maps, devices: Optional[Mapping[str, Link]] = None) -> Optional[LoadBalancer]:
     """The load balancer as it is attached, None where neither program nor link is pinned."""
     attached = _attached(pins)
-    fd = libbpf.pinned(pins.load_balancer)
-    if fd is not None:
-        with libbpf.closing(fd):
-            pinned_id = libbpf.program_info(fd).id
-    elif attached:
-        pinned_id = 0
-    else:
+    pinned = {at_tc: _pinned_id(pin) for at_tc, pin in ((False, pins.load_balancer), (True, pins.tc_load_balancer))}
+    if not attached and not any(pinned.values()):
         return None
     by_index = {link.index: link for link in (links() if devices is None else devices).values()}
     ours = maps.ids()
-    modes, foreign = {}, {}
+    modes: dict[str, str] = {}
+    foreign: dict[str, str] = {}
     for one in attached:
         link = by_index.get(one.ifindex)
         if link is None:
             continue
-        modes[link.name] = link.xdp_mode
-        problem = _problem(one, link, pinned_id, ours)
+        problem = _problem(one, link, pinned[one.at_tc], ours)
+        if link.name in modes:
+            problem = "carries the load balancer at XDP and at tc"
+        modes[link.name] = _TC if one.at_tc else link.xdp_mode
         if problem:
             foreign[link.name] = problem
-    program_id = next((one.program_id for one in attached if one.ifindex in by_index), pinned_id)
+    any_pinned = pinned[False] or pinned[True]
+    program_id = next((one.program_id for one in attached if one.ifindex in by_index), any_pinned)
+    if not program_id:
+        program_id = attached[0].program_id
     with libbpf.closing(libbpf.program_by_id(program_id)) as program:
         return LoadBalancer(config_of(program), modes, libbpf.program_info(program).tag, foreign)
 
 
+def _pinned_id(pin: Path) -> int:
+    """Id of a pinned program; 0 where there is none."""
+    fd = libbpf.pinned(pin)
+    if fd is None:
+        return 0
+    with libbpf.closing(fd):
+        return int(libbpf.program_info(fd).id)
+
+
 def _problem(one: _Attached, link: Link, pinned_id: int, ours: Mapping[int, str]) -> str:
-    if link.xdp_program != one.program_id:
+    if not one.at_tc and link.xdp_program != one.program_id:
         return f"carries {describe_program(link.xdp_program)} instead of the load balancer"
     strangers = [number for number in one.map_ids if number not in ours and not _is_global_data(number)]
     if strangers:

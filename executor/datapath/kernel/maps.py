@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
@@ -18,10 +19,14 @@ from datapath.kernel.entries import Entry, PartialWriteError, Writer, read_entri
 from datapath.kernel.errors import BpfError
 from datapath.kernel.objects import LOAD_BALANCER, ObjectSource
 from datapath.kernel.pins import Pins, unpin
+from datapath.plan.history import moved, owners
 
 _TEMPLATE = "lut_template"
-"""Pinned beside the maps: an empty table, by whose size the kernel admits tables into the map of tables."""
-_FLOWS = (layouts.FLOWS_TCP, layouts.FLOWS_ANY)
+"""Pinned beside the maps: an empty table, by whose size the kernel admits tables into the maps of tables."""
+_TABLES = (layouts.LUTS, layouts.HISTORIES)
+_FLOWS = (layouts.FLOWS_TCP, layouts.FLOWS_ANY, layouts.CHOICES_TCP, layouts.CHOICES_ANY)
+_REMEMBERED = (layouts.SERVICES, layouts.ADDRESSES)
+"""Maps whose answers programs remember."""
 _LUT_BATCH = 512
 """Tables that are built, each an open file descriptor, before they are swapped in together."""
 
@@ -111,8 +116,18 @@ class Maps:
 
         Only these are asked for: on older kernels asking for one takes a grace period, whether it exists or not.
         """
+        return {number: owners(value[:-4]) for number, value in self._tables(layouts.LUTS, ids).items()}
+
+    def histories(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """LUT id -> previous owners of its slots, of those of `ids` that have any."""
+        return {number: value[:-4] for number, value in self._tables(layouts.HISTORIES, ids).items()}
+
+    def _tables(self, name: str, ids: Iterable[int]) -> dict[int, bytes]:
         wanted = sorted(ids)
-        with self.opened(layouts.LUTS) as outer:
+        outer = libbpf.pinned(self._pins.maps / name)
+        if outer is None:
+            return {}
+        with libbpf.closing(outer):
             found = together(lambda number: libbpf.map_lookup(outer, _u32(number), 4), wanted)
         tables = {}
         for number, inner in zip(wanted, found):
@@ -125,27 +140,63 @@ class Maps:
 
     def put(self, name: str, entries: Sequence[Entry]) -> None:
         """Write entries in order."""
-        with self.opened(name) as fd:
+        with self.opened(name) as fd, self._changing(name):
             self._writer.put(fd, entries)
 
     def delete(self, name: str, keys: Sequence[bytes]) -> None:
         """Delete entries; an array's are set to zero instead."""
-        with self.opened(name) as fd:
+        with self.opened(name) as fd, self._changing(name):
             info = libbpf.map_info(fd)
             if info.type == MapType.ARRAY:
                 self._writer.put(fd, [(key, bytes(info.value_size)) for key in keys])
             else:
                 self._writer.delete(fd, keys)
 
-    def put_luts(self, tables: Sequence[tuple[int, bytes]]) -> None:
-        """Build new tables, then swap them in: a packet sees a table as it was or as it will be."""
-        with self.opened(layouts.LUTS) as outer:
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[None]:
+        """A change of a map, done or given up halfway: what programs remember of it is void afterwards."""
+        try:
+            yield
+        finally:
+            if name in _REMEMBERED:
+                self.renew()
+
+    def renew(self) -> None:
+        """Have programs ask SERVICES and ADDRESSES again; nothing to do where no program remembers them."""
+        for directory in (self._pins.maps, self._pins.staged):
+            fd = libbpf.pinned(directory / layouts.GENERATION)
+            if fd is not None:
+                with libbpf.closing(fd):
+                    before = _number(libbpf.map_lookup(fd, _u32(0), 4) or bytes(4))
+                    self._writer.put(fd, [(_u32(0), _u32((before + 1) & 0xFFFFFFFF))])
+
+    def put_luts(self, tables: Sequence[tuple[int, bytes]], with_history: AbstractSet[int] = frozenset()) -> None:
+        """Build new tables, then swap them in: a packet sees a table as it was or as it will be.
+
+        Those `with_history` are marked where a slot's owner is not who it was before; the histories come first.
+        """
+        marked = dict(tables)
+        histories = []
+        if with_history:
+            before = self._tables(layouts.LUTS, with_history)
+            known = self.histories(with_history & before.keys())
+            for number in with_history & marked.keys():
+                old = before.get(number, b"")[:-4]
+                marked[number], history = moved(old, known.get(number), marked[number])
+                if history is not None and history != known.get(number):
+                    histories.append((number, history))
+            self._put_tables(layouts.HISTORIES, histories)
+        self._put_tables(layouts.LUTS, [(number, marked[number]) for number, _ in tables])
+
+    def _put_tables(self, name: str, tables: Sequence[tuple[int, bytes]]) -> None:
+        clock = _u32(int(time.monotonic()))
+        with self.opened(name) as outer:
             for start in range(0, len(tables), _LUT_BATCH):
                 with ExitStack() as stack:
                     entries = []
                     for number, table in tables[start : start + _LUT_BATCH]:
-                        inner = stack.enter_context(libbpf.closing(_create_lut(len(table))))
-                        self._writer.put(inner, [(_u32(0), table)])
+                        inner = stack.enter_context(libbpf.closing(_create_lut(len(table) + 4)))
+                        self._writer.put(inner, [(_u32(0), table + clock)])
                         entries.append((_u32(number), _u32(inner)))
                     try:
                         self._writer.put_together(outer, entries)
@@ -154,8 +205,14 @@ class Maps:
                         raise
 
     def delete_luts(self, numbers: Sequence[int]) -> None:
-        """Remove tables."""
-        with self.opened(layouts.LUTS) as outer:
+        """Remove tables and their histories."""
+        self._delete_tables(layouts.LUTS, numbers)
+        histories = self.histories(numbers)
+        if histories:
+            self._delete_tables(layouts.HISTORIES, list(histories))
+
+    def _delete_tables(self, name: str, numbers: Sequence[int]) -> None:
+        with self.opened(name) as outer:
             present = [number for number in numbers if 0 <= number < libbpf.map_info(outer).max_entries]
             self._writer.delete_together(outer, [_u32(number) for number in present])
 
@@ -184,10 +241,12 @@ class Maps:
                     continue
                 missing.append(name)
                 obj.set_max_entries(name, size)
-                if definition.type == MapType.ARRAY_OF_MAPS:
-                    template = stack.enter_context(libbpf.closing(_create_lut(4 * table_size)))
-                    obj.set_inner_map(name, template)
-                    libbpf.pin(template, self._pins.staged / _TEMPLATE)
+            if any(name in missing for name in _TABLES):
+                template = stack.enter_context(libbpf.closing(_create_lut(4 * table_size + 4)))
+                libbpf.pin(template, self._pins.staged / _TEMPLATE)
+                for name in _TABLES:
+                    if name in missing:
+                        obj.set_inner_map(name, template)
             obj.load()
             for name in missing:
                 libbpf.pin(obj.map_fd(name), self._pins.staged / name)
@@ -210,12 +269,12 @@ class Maps:
         if fd is None:
             return None
         with libbpf.closing(fd):
-            return int(libbpf.map_info(fd).value_size) // 4
+            return int(libbpf.map_info(fd).value_size) // 4 - 1
 
     def _copy(self, name: str, doomed: AbstractSet[bytes]) -> None:
         """Entries of the pinned map into the staged one, where both exist with one layout and they fit."""
         old = libbpf.pinned(self._pins.maps / name)
-        if old is None or name == layouts.LUTS:
+        if old is None or name in _TABLES:
             return
         with libbpf.closing(old), self.opened(name) as new:
             before, after = libbpf.map_info(old), libbpf.map_info(new)
@@ -245,9 +304,11 @@ class Maps:
         """The staged maps take the places of the pinned ones; pins of maps that the object no longer has go."""
         with BpfObject(self._objects.read(), LOAD_BALANCER) as obj:
             current = {*map_names(obj), _TEMPLATE}
-        for path in _files(self._pins.staged):
-            if path.name in current:
-                path.rename(self._pins.maps / path.name)
+        replaced = [path for path in _files(self._pins.staged) if path.name in current]
+        for path in replaced:
+            path.rename(self._pins.maps / path.name)
+        if any(path.name in _REMEMBERED for path in replaced):
+            self.renew()
         for path in _files(self._pins.maps):
             if path.name not in current:
                 unpin(path)

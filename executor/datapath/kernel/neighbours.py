@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from datapath.kernel import netlink
 from datapath.state.facts import NextHop
@@ -26,12 +27,16 @@ OUR_PROTOCOL = 0xDA
 
 _NDMSG = struct.Struct("=BBHiHBB")
 _RTMSG = struct.Struct("=BBBBBBBBI")
-_NDA_DST, _NDA_LLADDR, _NDA_PROTOCOL, _NDA_FLAGS_EXT = 1, 2, 12, 15
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
+_NDA_DST, _NDA_LLADDR, _NDA_CACHEINFO, _NDA_PROTOCOL, _NDA_FLAGS_EXT = 1, 2, 3, 12, 15
+_USER_HZ = os.sysconf("SC_CLK_TCK")
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS, _RTA_VIA = 1, 4, 5, 8, 18
+_RTAX_MTU = 2
 _RTN_UNICAST = 1
 _NUD_NONE = 0
 _UNUSABLE = 0x01 | 0x20
 """NUD_INCOMPLETE, NUD_FAILED."""
+_FIXED = 0x40 | 0x80
+"""NUD_NOARP, NUD_PERMANENT."""
 _NTF_USE, _NTF_EXT_LEARNED, _NTF_EXT_MANAGED = 0x01, 0x10, 0x01
 
 
@@ -49,8 +54,14 @@ def next_hops(targets: Iterable[IPAddress]) -> dict[IPAddress, NextHop]:
             attributes = netlink.attributes(body[_RTMSG.size :])
             device = names.get(struct.unpack("=I", attributes[_RTA_OIF])[0])
             if device is not None:
-                found[address] = NextHop(device, _gateway(attributes, address))
+                found[address] = NextHop(device, _gateway(attributes, address), _mtu(attributes))
     return found
+
+
+def _mtu(attributes: dict[int, bytes]) -> int:
+    """The route's own MTU, 0 where it has none."""
+    metric = netlink.attributes(attributes.get(_RTA_METRICS, b"")).get(_RTAX_MTU)
+    return struct.unpack("=I", metric)[0] if metric else 0
 
 
 def _route_request(address: IPAddress) -> netlink.Request:
@@ -136,6 +147,32 @@ def read() -> frozenset[Neighbour]:
         if attributes.get(_NDA_PROTOCOL) == bytes([OUR_PROTOCOL]) and index in names:
             found.add(Neighbour(names[index], ipaddress.ip_address(attributes[_NDA_DST])))
     return frozenset(found)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the kernel believes of a neighbour."""
+
+    mac: str
+    age: float
+    """Seconds since it was last heard from it or about it."""
+
+
+def known() -> dict[NextHop, Known]:
+    """Those of our entries that have a MAC address, and not one for good."""
+    names = dict(socket.if_nameindex())
+    found = {}
+    for body in netlink.dump(netlink.RTM_GETNEIGH, _NDMSG.pack(0, 0, 0, 0, 0, 0, 0)):
+        attributes = netlink.attributes(body[_NDMSG.size :])
+        _, _, _, index, state, _, _ = _NDMSG.unpack_from(body)
+        mac = attributes.get(_NDA_LLADDR, b"")
+        if attributes.get(_NDA_PROTOCOL) != bytes([OUR_PROTOCOL]) or len(mac) != 6 or state & (_UNUSABLE | _FIXED):
+            continue
+        if index in names and _NDA_CACHEINFO in attributes:
+            (confirmed,) = struct.unpack_from("=I", attributes[_NDA_CACHEINFO])
+            hop = NextHop(names[index], ipaddress.ip_address(attributes[_NDA_DST]))
+            found[hop] = Known(mac.hex(":"), confirmed / _USER_HZ)
+    return found
 
 
 def macs() -> dict[NextHop, str]:

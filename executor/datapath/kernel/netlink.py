@@ -18,7 +18,7 @@ from typing import Any
 
 NETLINK_ROUTE, NETLINK_GENERIC = 0, 16
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
-RTM_GETLINK, RTM_GETROUTE = 18, 26
+RTM_GETLINK, RTM_SETLINK, RTM_GETADDR, RTM_GETROUTE = 18, 19, 22, 26
 RTM_NEWQDISC, RTM_DELQDISC = 36, 37
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 NLM_F_REQUEST, NLM_F_ACK = 0x1, 0x4
@@ -28,6 +28,8 @@ NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
+_NLMSGERR_ATTR_MSG = 1
 _WINDOW = 128
 """Messages in flight: their answers, at most a page each with the kernel's own overhead, fit the receive buffer."""
 _RECEIVE_BUFFER = 1 << 20
@@ -106,6 +108,18 @@ def exchange(requests: Sequence[Request], protocol: int = NETLINK_ROUTE) -> list
 def _packed(request: Request, sequence: int) -> bytes:
     kind, flags, body = request
     return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | flags, sequence, 0) + body
+
+
+def explained(request: Request) -> tuple[int, str]:
+    """Send a request that is acknowledged: (errno, the kernel's own words about a refusal, "" where it has none)."""
+    with closing(_open()) as sock:
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
+            sock.setsockopt(_SOL_NETLINK, option, 1)
+        kind, flags, body = request
+        sock.send(_packed((kind, flags | NLM_F_ACK, body), 1))
+        _, _, answer = next(_messages(sock.recv(1 << 16)))
+    words = attributes(answer[4 + _HEADER.size :]).get(_NLMSGERR_ATTR_MSG, b"")
+    return -struct.unpack_from("=i", answer)[0], words.rstrip(b"\0").decode(errors="replace")
 
 
 def dump(kind: int, body: bytes) -> list[bytes]:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Pins:
 
     @property
     def links(self) -> Path:
-        """`xdp_<device>` of the load balancer, `program_<name>` of users' programs."""
+        """`xdp_<device>` of the load balancer, `program_<name>` of users' programs, `tc_...` of our own at tc."""
         return self.root / "links"
 
     @property
@@ -54,6 +55,28 @@ class Pins:
         """All links of the load balancer."""
         return sorted(self.links.glob("xdp_*"))
 
+    @property
+    def tc_load_balancer(self) -> Path:
+        """The load balancer's program where it runs at tc."""
+        return self.root / "tc_lb"
+
+    @property
+    def node_maps(self) -> Path:
+        """Maps of the programs that answer clients of services with direct server return."""
+        return self.root / "node_maps"
+
+    def node_program(self, direction: str) -> Path:
+        """One of those programs: ingress or egress."""
+        return self.root / f"tc_node_{direction}"
+
+    def tc_link(self, name: str, direction: str, device: str) -> Path:
+        """The link of one of our own programs at tc."""
+        return self.links / f"{name}_{direction}_{device.replace('.', '~')}"
+
+    def tc_links(self, name: str, directions: Iterable[str]) -> list[tuple[str, Path]]:
+        """All links of that program, each with its direction."""
+        return [(each, pin) for each in directions for pin in sorted(self.links.glob(f"{name}_{each}_*"))]
+
     def program(self, name: str) -> Path:
         """A user's program."""
         return self.programs / _component(name)
@@ -69,12 +92,12 @@ class Pins:
             OSError: the directory is on no bpffs and none may be mounted from here.
         """
         ensure_bpffs(self.root)
-        for directory in (self.maps, self.staged, self.links, self.programs):
+        for directory in (self.maps, self.node_maps, self.staged, self.links, self.programs):
             directory.mkdir(parents=True, exist_ok=True)
 
     def remove_empty(self) -> None:
         """Remove the directories that hold nothing."""
-        for directory in (self.maps, self.staged, self.links, self.programs, self.root):
+        for directory in (self.maps, self.node_maps, self.staged, self.links, self.programs, self.root):
             with contextlib.suppress(FileNotFoundError):
                 if not any(directory.iterdir()):
                     directory.rmdir()

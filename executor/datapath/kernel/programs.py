@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from datapath.kernel import abi, cgroups, clsact, libbpf
-from datapath.kernel.abi import AttachType, LinkType, ProgramType
+from datapath.kernel import abi, cgroups, clsact, libbpf, tc
+from datapath.kernel.abi import LinkType, ProgramType
 from datapath.kernel.attachments import Transaction, attach_xdp, detach, existing, pin_link, update_link
 from datapath.kernel.bpf_object import BpfObject, ObjectProgram
 from datapath.kernel.devices import links
@@ -32,8 +32,7 @@ _CGROUP_TYPES = {
     ProgramType.CGROUP_SYSCTL,
     ProgramType.CGROUP_SOCKOPT,
 }
-_TCX = {"ingress": AttachType.TCX_INGRESS, "egress": AttachType.TCX_EGRESS}
-_DIRECTIONS = {int(attach_type): direction for direction, attach_type in _TCX.items()}
+_DIRECTIONS = {int(attach_type): direction for direction, attach_type in tc.TCX.items()}
 _KERNEL_NAME = 15
 
 
@@ -216,15 +215,9 @@ def _attach_to_tc(job: _Put) -> None:
     program = job.program
     link = existing(links(), program.device)
     if has("tcx"):
-        _update_or_create(job, link.index, _TCX[program.direction])
+        _update_or_create(job, link.index, tc.TCX[program.direction])
         return
-    old = clsact.find(program.name, link.index, program.direction)
-    clsact.put(program.name, link.index, program.direction, job.fd)
-    if old is None:
-        job.transaction.on_failure(lambda: _remove_filters(program.name, keep=None))
-    else:
-        before = job.transaction.hold(libbpf.program_by_id(old.program))
-        job.transaction.on_failure(lambda: clsact.put(program.name, link.index, program.direction, before))
+    tc.attach_filter(job.transaction, program.name, job.fd, link.index, program.direction)
 
 
 def _attach_to_cgroup(job: _Put) -> None:
@@ -309,7 +302,7 @@ def read(pins: Pins) -> dict[str, UserProgram]:
     """
     names = {path.name for path in _listed(pins.programs)}
     names |= {path.name[len("program_") :] for path in _listed(pins.links) if path.name.startswith("program_")}
-    filters = {} if has("tcx") else {found.name: found for found in clsact.everywhere()}
+    filters = {} if has("tcx") else {each.name: each for each in clsact.everywhere() if not clsact.is_own(each.name)}
     names = {name.replace("~", ".") for name in names} | filters.keys()
     return {name: _read(pins, name, filters.get(name)) for name in sorted(names)}
 

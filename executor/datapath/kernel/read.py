@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from datapath.compile import layouts
-from datapath.kernel import devices, load_balancer, neighbours, programs, sysctl
+from datapath.kernel import devices, load_balancer, neighbours, node, programs, sysctl
 from datapath.kernel.maps import Maps
 from datapath.kernel.pins import Pins
 from datapath.state.kernel_state import Entries, KernelState
@@ -30,6 +30,7 @@ def read(pins: Pins, maps: Maps) -> KernelState:
         entries=entries,
         luts=maps.luts(_lut_ids(entries)) if layouts.LUTS in sizes else {},
         load_balancer=load_balancer.read(pins, maps, links),
+        node=node.read(pins),
         sysctls=sysctl.read_all(links),
         neighbours=neighbours.read(),
         programs=programs.read(pins),

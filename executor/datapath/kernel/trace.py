@@ -14,7 +14,22 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Optional
 
-from datapath.compile.layouts import ADDRESSES, BACKENDS, FLOWS_ANY, FLOWS_TCP, LUTS, OUTCOMES, SERVICES, FlowKey
+from datapath.compile.layouts import (
+    ADDRESSES,
+    BACKENDS,
+    CHOICES_ANY,
+    CHOICES_TCP,
+    FLOWS_ANY,
+    FLOWS_TCP,
+    GENERATION,
+    HISTORIES,
+    LOOKUPS,
+    LUTS,
+    NEXTHOPS,
+    OUTCOMES,
+    SERVICES,
+    FlowKey,
+)
 from datapath.kernel import abi, libbpf
 from datapath.kernel.bpf_object import BpfObject
 from datapath.kernel.counters import counters
@@ -24,9 +39,11 @@ from datapath.kernel.load_balancer import CONFIG, PROGRAM, config_of
 from datapath.kernel.maps import map_names
 from datapath.kernel.objects import LOAD_BALANCER
 
-SHARED = (SERVICES, BACKENDS, LUTS, ADDRESSES)
+SHARED = (SERVICES, BACKENDS, LUTS, HISTORIES, ADDRESSES, GENERATION)
 """Tables, which the program only reads: used in place."""
 FLOWS = (FLOWS_TCP, FLOWS_ANY)
+CHOICES = (CHOICES_TCP, CHOICES_ANY)
+RECORDS = (*FLOWS, *CHOICES)
 """Private, with copies of the entries concerned. All other maps are private and empty."""
 
 _ROUNDS = 256
@@ -54,6 +71,8 @@ class Run:
     """Live flow entries that it met: FlowKey -> FlowValue."""
     after: Mapping[bytes, bytes]
     """The same entries afterwards, and those that it made."""
+    choices: Mapping[str, tuple[Optional[bytes], Optional[bytes]]]
+    """Map -> what it held of the packet's flow before and afterwards: ChoiceValue."""
     on_device: bool
     """False: this kernel runs programs only as if the frame had come in by the loopback device."""
 
@@ -79,36 +98,40 @@ class Instance:
         """All entries of one of the loaded program's maps."""
         return read_entries(self._live[name])
 
-    def table(self, lut_id: int) -> bytes:
-        """A LUT, b"" where there is none."""
-        inner = self.entry(LUTS, lut_id.to_bytes(4, sys.byteorder))
+    def table(self, lut_id: int, name: str = LUTS) -> bytes:
+        """A LUT with its marks, or its history; b"" where there is none."""
+        inner = self.entry(name, lut_id.to_bytes(4, sys.byteorder))
         if inner is None:
             return b""
         with libbpf.closing(libbpf.map_by_id(int.from_bytes(inner, sys.byteorder))) as fd:
-            return libbpf.map_lookup(fd, bytes(4), libbpf.map_info(fd).value_size) or b""
+            # The last word is not a slot.
+            return (libbpf.map_lookup(fd, bytes(4), libbpf.map_info(fd).value_size) or b"")[:-4]
 
-    def run(self, frame: bytes, ifindex: int, keys: Iterable[bytes]) -> Run:
+    def run(self, frame: bytes, ifindex: int, request: bytes, reply: bytes) -> Run:
         """Run the program on a frame that a device received.
 
         Args:
             frame: from the Ethernet header on.
             ifindex: of the device.
-            keys: of the flow entries that the packet itself selects.
+            request, reply: keys of the flow entries that the packet itself selects.
 
         Raises:
             BpfError: the kernel cannot run a program on such a frame.
             KernelError: flows change faster than they can be copied.
         """
-        before = self._live_flows(keys)
+        before = self._live_flows((request, reply))
+        choices = {name: self.entry(name, request) for name in CHOICES}
         for _ in range(_ROUNDS):
             self._set_flows(before)
+            self._set_choices(request, choices)
             counted = self._outcomes()
             verdict, output, on_device = self._push(frame, ifindex)
             after = self._flows()
             # What it wrote where the live maps hold something, it wrote in ignorance of that.
             met = self._live_flows(key for key in after if key not in before)
             if not met:
-                return Run(verdict, self._counted(counted), output, before, after, on_device)
+                recorded = {name: (value, self._private_entry(name, request)) for name, value in choices.items()}
+                return Run(verdict, self._counted(counted), output, before, after, recorded, on_device)
             before.update(met)
         raise KernelError(None, 0, f"the packet met more than {_ROUNDS} flow entries; try again")
 
@@ -144,6 +167,17 @@ class Instance:
         for key, value in flows.items():
             libbpf.map_update(self._private[_flow_map(key)], key, value)
 
+    def _set_choices(self, key: bytes, choices: Mapping[str, Optional[bytes]]) -> None:
+        for name, value in choices.items():
+            for old, _ in list(read_entries(self._private[name])):
+                libbpf.map_delete(self._private[name], old)
+            if value is not None:
+                libbpf.map_update(self._private[name], key, value)
+
+    def _private_entry(self, name: str, key: bytes) -> Optional[bytes]:
+        fd = self._private[name]
+        return libbpf.map_lookup(fd, key, libbpf.value_width(libbpf.map_info(fd)))
+
     def _flows(self) -> dict[bytes, bytes]:
         return {key: value for name in FLOWS for key, value in read_entries(self._private[name])}
 
@@ -168,14 +202,14 @@ def instance(program: int, data: bytes) -> Iterator[Instance]:
         live = _maps_of(program, stack)
         obj = stack.enter_context(BpfObject(data, LOAD_BALANCER))
         names = map_names(obj)
-        if len(config) != len(obj.initial_value(CONFIG)) or not {*SHARED, *FLOWS, OUTCOMES} <= {*live} & {*names}:
+        if len(config) != len(obj.initial_value(CONFIG)) or not {*SHARED, *RECORDS, OUTCOMES} <= {*live} & {*names}:
             raise KernelError(None, 0, _OTHER_VERSION)
         for name in names:
             if name in SHARED:
                 obj.reuse_map(name, live[name])
-            elif name in FLOWS:
+            elif name in RECORDS:
                 obj.set_max_entries(name, _FLOWS_PER_CPU * max(4, libbpf.possible_cpus()))
-            elif name != OUTCOMES:
+            elif name not in (OUTCOMES, NEXTHOPS, LOOKUPS):
                 obj.set_max_entries(name, 1)
         obj.set_initial_value(CONFIG, config)
         obj.load_only((PROGRAM,))
@@ -184,7 +218,7 @@ def instance(program: int, data: bytes) -> Iterator[Instance]:
         # The tag is a hash of the instructions, without the maps' descriptors.
         if libbpf.program_info(fd).tag != libbpf.program_info(program).tag:
             raise KernelError(None, 0, _OTHER_VERSION)
-        yield Instance(fd, program, live, {name: obj.map_fd(name) for name in (*FLOWS, OUTCOMES)})
+        yield Instance(fd, program, live, {name: obj.map_fd(name) for name in (*RECORDS, OUTCOMES)})
 
 
 def _maps_of(program: int, stack: ExitStack) -> dict[str, int]:

@@ -75,6 +75,8 @@ class _Describer:
             yield from self._swap(operation)
         elif isinstance(operation, op.RemoveLoadBalancer):
             yield from self._remove()
+        elif isinstance(operation, (op.PutNode, op.RemoveNode)):
+            yield from self._node()
         else:
             yield self._other(operation)
 
@@ -149,22 +151,50 @@ class _Describer:
         foreign: Mapping[str, str] = loaded.foreign if loaded is not None else {}
         yield from _config_rows(read_config(self.have), read_config(self.want))
         for device, mode in sorted(operation.attachments.items()):
-            before, after = attached.get(device), f"xdp_lb, {mode}"
-            if before is None:
-                yield _row("xdp", device, foreign.get(device), after, "attach")
+            hook, before = _hook(mode), attached.get(device)
+            if before is None or _hook(before) != hook:
+                yield _row(hook, device, foreign.get(device) if before is None else None, _instance(mode), "attach")
             else:
-                yield _row("xdp", device, foreign.get(device, f"xdp_lb, {before}"), after, "replace")
-        for device in sorted(set(attached) - set(operation.attachments)):
-            yield _row("xdp", device, f"xdp_lb, {attached[device]}", None, "detach")
+                yield _row(hook, device, foreign.get(device, _instance(before)), _instance(mode), "replace")
+        for device, mode in sorted(attached.items()):
+            if _hook(operation.attachments.get(device, "")) != _hook(mode):
+                yield _row(_hook(mode), device, _instance(mode), None, "detach")
 
     def _remove(self) -> Iterator[Row]:
         loaded = self.have.load_balancer
         for device, mode in sorted(loaded.attachments.items()) if loaded is not None else ():
-            yield _row("xdp", device, f"xdp_lb, {mode}", None, "detach")
+            yield _row(_hook(mode), device, _instance(mode), None, "detach")
         for name, size in sorted(self.have.map_sizes.items()):
             yield _row("map", name, _entries(size), None)
         if loaded is not None:
-            yield _row("program", "xdp_lb", "loaded", None)
+            yield _row("program", "tc_lb" if "tc" in loaded.attachments.values() else "xdp_lb", "loaded", None)
+
+    def _node(self) -> Iterator[Row]:
+        old, new = self.have.node, self.want.node
+        before, after = (each.devices if each is not None else frozenset() for each in (old, new))
+        problems = old.problems if old is not None else {}
+        if old is not None and new is not None and old.config != new.config:
+            yield _row("configuration", "tc_node", old.config.hex(), new.config.hex(), "set")
+        for device in sorted(before | after):
+            action = {(False, True): "attach", (True, True): "replace"}.get(
+                (device in before, device in after), "detach"
+            )
+            was = problems.get(device, _NODE) if device in before else None
+            yield _row("tc", device, was, _NODE if device in after else None, action)
+        if not before | after:
+            yield _row("program", "tc_node", "loaded" if old else None, "loaded" if new else None)
+
+
+_NODE = "tc_node, ingress and egress"
+
+
+def _hook(mode: str) -> str:
+    """Where an attachment of that mode is; "" without one."""
+    return "tc" if mode == "tc" else "xdp" if mode else ""
+
+
+def _instance(mode: str) -> str:
+    return "tc_lb, ingress" if mode == "tc" else f"xdp_lb, {mode}"
 
 
 def _entries(size: Optional[int]) -> Optional[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from datapath.compile.config import read_config
-from datapath.compile.layouts import ADDRESSES, BACKENDS, LUTS, SERVICES
+from datapath.compile.layouts import ADDRESSES, BACKENDS, LUTS, SERVICE_DSR, SERVICES, ServiceValue
 from datapath.plan.operations import (
     AddNeighbour,
     DeleteEntry,
@@ -17,9 +17,11 @@ from datapath.plan.operations import (
     PrepareMaps,
     PutEntry,
     PutLut,
+    PutNode,
     PutProgram,
     RemoveLoadBalancer,
     RemoveNeighbour,
+    RemoveNode,
     RemoveProgram,
     SetSysctl,
     SwapLoadBalancer,
@@ -58,6 +60,7 @@ def plan(want: KernelState, have: KernelState) -> Plan:
         operations += _balancer(want, want.load_balancer, have)
     else:
         operations += _no_balancer(want, have)
+    operations += _node(want, have)
     for name, program in sorted(want.programs.items()):
         if name not in have.programs or not _same_program(program, have.programs[name]):
             operations.append(PutProgram(program))
@@ -71,6 +74,15 @@ def _same_program(one: UserProgram, other: UserProgram) -> bool:
         return replace(program, object_path="")
 
     return (one.tag, one.data) == (other.tag, other.data) and place(one.program) == place(other.program)
+
+
+def _node(want: KernelState, have: KernelState) -> Iterator[Operation]:
+    wanted, loaded = want.node, have.node
+    if wanted is None:
+        if loaded is not None:
+            yield RemoveNode()
+    elif loaded is None or loaded.problems or (wanted.config, wanted.devices) != (loaded.config, loaded.devices):
+        yield PutNode(wanted)
 
 
 def _no_balancer(want: KernelState, have: KernelState) -> Iterator[Operation]:
@@ -188,5 +200,12 @@ def _changes(name: str, want: KernelState, have: KernelState, staged: bool) -> _
 def _lut_changes(want: KernelState, have: KernelState, staged: bool) -> _Changes:
     """A staged map of tables is empty: tables are not copied, because their size may be another."""
     present: Mapping[int, bytes] = {} if staged else have.luts
-    puts = [PutLut(each, table) for each, table in sorted(want.luts.items()) if present.get(each) != table]
+    returned = {
+        service.lut_id
+        for service in map(ServiceValue.from_buffer_copy, want.entries.get(SERVICES, _NOTHING).values())
+        if service.flags & SERVICE_DSR
+    }
+    puts = [
+        PutLut(each, table, each in returned) for each, table in sorted(want.luts.items()) if present.get(each) != table
+    ]
     return _Changes(puts, [DeleteLut(each) for each in sorted(present) if each not in want.luts], staged)

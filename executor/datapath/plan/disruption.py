@@ -8,7 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from datapath.compile.config import read_config
-from datapath.compile.layouts import BACKENDS, FLOWS_ANY, FLOWS_TCP, BackendValue, FlowKey, FlowValue
+from datapath.compile.layouts import (
+    BACKENDS,
+    FLOWS_ANY,
+    FLOWS_TCP,
+    MODE_DSR,
+    SERVICE_DSR,
+    SERVICES,
+    BackendValue,
+    FlowKey,
+    FlowValue,
+    ServiceValue,
+)
 from datapath.plan.diff import Plan
 from datapath.plan.labels import Labels
 from datapath.plan.slots import identity
@@ -30,7 +41,7 @@ def disruption(plan: Plan, names: Mapping[int, str], flows: Flows = ()) -> dict[
     return {
         "slots_moved": dict(sorted(moved.items())),
         "flows_affected": dict(sorted(affected.items())),
-        "notes": list(_notes(plan.want, plan.have)),
+        "notes": [*_notes(plan.want, plan.have), *_mode_notes(plan.want, plan.have, labels)],
     }
 
 
@@ -58,7 +69,8 @@ def flows_affected(want: KernelState, have: KernelState, flows: Flows) -> dict[i
     lost = _lost_backends(want, have)
     dead_versions = set(_dead_families(want, have))
     ports = _port_range(want)
-    if not lost and not dead_versions and ports == _port_range(have):
+    changed = _changed_modes(want, have)
+    if not lost and not dead_versions and not changed and ports == _port_range(have):
         return {}
     counts: Counter[int] = Counter()
     for key, flow in flows:
@@ -66,7 +78,7 @@ def flows_affected(want: KernelState, have: KernelState, flows: Flows) -> dict[i
             continue
         version = 4 if bytes(key.destination[:12]) == b"\0" * 10 + b"\xff\xff" else 6
         kept = lost.get(flow.backend_id) != flow.lut_id and flow.new_source_port in ports
-        if not kept or version in dead_versions:
+        if not kept or version in dead_versions or flow.lut_id in changed:
             counts[flow.lut_id] += 1
     return dict(counts)
 
@@ -91,12 +103,42 @@ def _dead_families(want: KernelState, have: KernelState) -> Iterator[int]:
             yield version
 
 
+def _flags(state: KernelState) -> dict[int, int]:
+    """LUT id -> flags of the service, the same for all its frontends of a protocol."""
+    values = map(ServiceValue.from_buffer_copy, state.entries.get(SERVICES, {}).values())
+    return {value.lut_id: value.flags for value in values}
+
+
+def _changed_modes(want: KernelState, have: KernelState) -> dict[int, str]:
+    """LUT id -> the forwarding mode that a service in service gets."""
+    before, after = _flags(have), _flags(want)
+    return {
+        lut_id: "DSR" if after[lut_id] & SERVICE_DSR else "SNAT"
+        for lut_id, flags in before.items()
+        if lut_id in after and (flags ^ after[lut_id]) & SERVICE_DSR
+    }
+
+
+def _mode_notes(want: KernelState, have: KernelState, labels: Labels) -> Iterator[str]:
+    # Backends know one connection as the load balancer's and the other as the client's.
+    for lut_id, mode in sorted(_changed_modes(want, have).items()):
+        yield f"{labels.table(lut_id)} changes to {mode}: its established flows end"
+    loaded, wanted = read_config(have), read_config(want)
+    if loaded is None or wanted is None or not loaded.forwarding_modes & wanted.forwarding_modes & MODE_DSR:
+        return
+    if loaded.dsr_dispatch != wanted.dsr_dispatch and any(flags & SERVICE_DSR for flags in _flags(have).values()):
+        yield (
+            "the dispatch of direct server return changes: established flows end where it is to or from IP tunnels, and"
+            " where backends do not take the new one"
+        )
+
+
 def _device_notes(want: KernelState, have: KernelState) -> Iterator[str]:
     before, after = (state.load_balancer.attachments if state.load_balancer else {} for state in (have, want))
     for device, mode in sorted(before.items()):
         if device not in after:
             yield f"{device} is left: what comes by it is not balanced any more"
-        elif after[device] != mode:
+        elif after[device] != mode and "tc" not in (mode, after[device]):
             yield (
                 f"{device} changes from {mode} to {after[device]} XDP, which cannot be attached both at once: packets"
                 " that come in between are not balanced"

@@ -6,7 +6,15 @@ import struct
 from collections.abc import Mapping
 from functools import cached_property
 
-from datapath.compile.layouts import BACKENDS, SERVICES, BackendValue, ServiceKey, ServiceValue, unpack_address
+from datapath.compile.layouts import (
+    BACKENDS,
+    SERVICE_DSR,
+    SERVICES,
+    BackendValue,
+    ServiceKey,
+    ServiceValue,
+    unpack_address,
+)
 from datapath.state.kernel_state import KernelState
 from datapath.state.model import Algorithm, Backend, BackendState, Frontend, Protocol
 
@@ -60,10 +68,11 @@ class Labels:
         return _word(BackendState, BackendValue.from_buffer_copy(value).state)
 
     def service(self, value: bytes) -> str:
-        """`web/TCP, maglev, 3 backends` for a value of map SERVICES."""
+        """`web/TCP, maglev, DSR, 3 backends` for a value of map SERVICES."""
         stored = ServiceValue.from_buffer_copy(value)
         count = f"{stored.backend_count} backend{'' if stored.backend_count == 1 else 's'}"
-        return f"{self.table(stored.lut_id)}, {_word(Algorithm, stored.algorithm)}, {count}"
+        mode = ", DSR" if stored.flags & SERVICE_DSR else ""
+        return f"{self.table(stored.lut_id)}, {_word(Algorithm, stored.algorithm)}{mode}, {count}"
 
     def backend_id(self, state: KernelState, backend_id: int) -> str:
         """`10.0.1.11:8080` for an id as `state` has it."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Union
 
-from datapath.state.kernel_state import Neighbour, UserProgram
+from datapath.state.kernel_state import Neighbour, NodePrograms, UserProgram
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class PutLut:
 
     lut_id: int
     table: bytes
+    keep_history: bool = False
+    """Whether slots that change owner are marked and their previous owners kept (`datapath.plan.history`)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,18 @@ class SwapLoadBalancer:
 @dataclass(frozen=True)
 class RemoveLoadBalancer:
     """Detach everywhere and unpin program and maps."""
+
+
+@dataclass(frozen=True)
+class PutNode:
+    """Load a backend's programs with this configuration and replace them on these devices; detach them from others."""
+
+    programs: NodePrograms
+
+
+@dataclass(frozen=True)
+class RemoveNode:
+    """Detach a backend's programs everywhere and unpin them and their maps."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,8 @@ Operation = Union[
     DeleteLut,
     SwapLoadBalancer,
     RemoveLoadBalancer,
+    PutNode,
+    RemoveNode,
     SetSysctl,
     AddNeighbour,
     RemoveNeighbour,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
+from collections.abc import Callable
 
 from datapath.spec.errors import RefusedError
 from datapath.spec.scalars import PortRange
@@ -68,3 +70,30 @@ def port_range(ports: PortRange) -> None:
     """Ports enough for NAT, and none that services use."""
     if ports.first < 1024 or ports.last - ports.first + 1 < 1024:
         raise RefusedError("the range is too small, or takes ports that belong to services", PORTS_FORM)
+
+
+def cidr_form(version: int) -> str:
+    """What `cidr` allows, in words."""
+    return f"an IPv{version} network as its base address and prefix length"
+
+
+def cidr(version: int) -> Callable[[str], None]:
+    """A condition: empty, or a network of that family whose address is its base."""
+
+    def check(text: str) -> None:
+        if not text:
+            return
+        try:
+            interface = ipaddress.ip_interface(text)
+        except ValueError:
+            raise RefusedError("not a network", cidr_form(version)) from None
+        if interface.version != version or "/" not in text:
+            raise RefusedError(f"not an IPv{version} network with its prefix length", cidr_form(version))
+        network = interface.network
+        if network.is_multicast or network.is_unspecified or network.is_loopback:
+            raise RefusedError("no addresses that packets could come from", cidr_form(version))
+        if interface.ip != network.network_address:
+            message = f"{interface.ip} is not the base address of its network"
+            raise RefusedError(message, cidr_form(version), str(network))
+
+    return check

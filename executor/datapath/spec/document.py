@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Optional
 
 from datapath.spec import programs as program_spec
+from datapath.spec import service_modes
 from datapath.spec import services as service_spec
 from datapath.spec.errors import SpecError, SpecErrors
 from datapath.spec.fields import Fields, Violations
@@ -137,6 +138,7 @@ def _merge_services(
     kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
     _check_frontends(violations, list(kept.values()), list(parsed.values()))
     _check_enabled(violations, kept, parsed, options)
+    _check_modes(violations, kept, parsed, options)
     fresh = {each.name: each.service for each in parsed.values() if each.present and each.service is not None}
     merged = {**kept, **fresh}
     return tuple(merged[name] for name in sorted(merged)), violations.errors
@@ -166,6 +168,24 @@ def _check_enabled(
         key = f"enable-ipv{frontend.address.version}"
         if not values[key]:
             violations.add(path, str(frontend), f"{key} is false, so this service would never be served")
+
+
+def _check_modes(
+    violations: Violations,
+    kept: Mapping[str, Service],
+    parsed: Mapping[str, service_spec.ParsedService],
+    options: Options,
+) -> None:
+    """Services choose only a mode that they may, and have backends that their mode can reach."""
+    checker = service_modes.Checker(violations, effective(options))
+    for service in kept.values():
+        path = f"services.{service.name}"
+        frontends = [(f"{path}.frontends[{index}]", each) for index, each in enumerate(service.frontends)]
+        backends = [(f"{path}.backends[{index}]", each) for index, each in enumerate(service.backends)]
+        checker.check(path, service.mode, frontends, backends)
+    for item in parsed.values():
+        if item.present:
+            checker.check(item.path, item.mode, item.frontends, item.backends)
 
 
 def _merge_programs(current: tuple[Program, ...], raw: Any) -> tuple[tuple[Program, ...], list[SpecError]]:

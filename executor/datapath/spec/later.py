@@ -29,14 +29,9 @@ _BECAUSE: Mapping[str, tuple[str, ...]] = {
         "bpf-lb-affinity-map-max",
         "k8s-service-proxy-name",
     ),
-    "direct server return and tunnels to backends": (
-        "bpf-lb-dsr-dispatch",
-        "bpf-lb-mode-annotation",
-        "bpf-lb-rss-ipv4-src-cidr",
-        "bpf-lb-rss-ipv6-src-cidr",
+    "IP tunnels from other load balancers, and NAT between address families": (
         "bpf-lb-ipip-sock-mark",
         "enable-ipip-termination",
-        "enable-pmtu-discovery",
         "bpf-lb-nat46x64",
         "enable-nat46x64-gateway",
     ),
@@ -75,7 +70,6 @@ _BECAUSE: Mapping[str, tuple[str, ...]] = {
     ),
     "routing and tunnels between nodes": (
         "routing-mode",
-        "tunnel-protocol cilium_tunnel_mode",
         "tunnel-port",
         "auto-direct-node-routes cilium_auto_direct_node_routes",
         "ipv4-native-routing-cidr cilium_native_routing_cidr",
@@ -124,12 +118,20 @@ enable_remote_node_identity enable_well_known_identities tofqdns_enable_poller
 """
 """Kubespray's variables that shape Cilium's pods, without the prefix `cilium_`."""
 
+_TUNNEL = (
+    "nodes have no tunnels between them; direct server return has its own (bpf-lb-dsr-dispatch: ipip or geneve), and"
+    " cannot go through VXLAN, which has no room for the service's address"
+)
+
 _INSTEAD: Mapping[str, str] = {
     "enable-l2-neigh-discovery": "next hops of backends and gateways are always kept resolved",
     "bpf-nat-global-max": "translations live in the flow maps: see bpf-ct-global-tcp-max and bpf-ct-global-any-max",
     "bpf-neigh-global-max": "neighbours are the kernel's own",
     "bpf-lb-rev-nat-map-max": "flows hold their reverse translation; there is no such map",
+    "enable-pmtu-discovery": "a packet that is too big for the way to its backend is always answered with ICMP",
     "node-port-mode": "use bpf-lb-mode",
+    "tunnel-protocol": _TUNNEL,
+    "cilium_tunnel_mode": _TUNNEL,
     "node-port-algorithm": "use bpf-lb-algorithm",
     "node-port-acceleration": "use bpf-lb-acceleration",
     "datapath-mode": "the load balancer is standalone; there is no such choice",

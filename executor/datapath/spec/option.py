@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from datapath.spec import scalars
-from datapath.spec.errors import RefusedError
 
 
 class Kind(enum.Enum):
@@ -29,6 +27,7 @@ class Group(enum.Enum):
 
     LOAD_BALANCER = "Load balancer"
     DEVICES = "Devices"
+    BACKEND = "Backends"
     MAPS = "Map sizes"
     EXECUTOR = "Executor"
 
@@ -53,8 +52,6 @@ class Option:
     """What changes when it is set, in whole sentences."""
     choices: tuple[Any, ...] = ()
     """Values that this version implements."""
-    refused: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Values that Cilium knows and this version does not implement -> why not."""
     minimum: float = 0
     """Lower bound of INT and DURATION (seconds)."""
     maximum: float = 0
@@ -97,9 +94,6 @@ class Option:
 def _parse_text(option: Option, raw: object) -> str:
     if not option.choices:
         return scalars.parse_text(raw)
-    word = raw.strip().lower() if isinstance(raw, str) else ""
-    if word in option.refused:
-        raise RefusedError(option.refused[word], option.allowed)
     return scalars.parse_choice(raw, option.choices)
 
 

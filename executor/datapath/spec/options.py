@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Optional
 
-from datapath.spec import checks
+from datapath.spec import checks, modes
 from datapath.spec.errors import RefusedError, nearest_name
 from datapath.spec.later import LATER
 from datapath.spec.option import Group, Kind, Option
 from datapath.spec.scalars import PortRange
 from datapath.state.model import Options
-
-
-def _not_yet(what: str) -> str:
-    return f"not implemented in this version: {what}"
 
 
 def _size(key: str, what: str, extra: str = "", default: int = 0) -> Option:
@@ -53,7 +49,8 @@ def _flow_size(key: str, param: str, what: str, default: int) -> Option:
         maximum=checks.MAP_LIMIT,
         summary=f"How many {what} flow entries are kept; every flow takes two, one a direction.",
         effect="Sizes the flow map. When it is full the least recently used flows are forgotten, so size it for the"
-        " peak. Entries move to the new map when it is resized.",
+        " peak. Entries move to the new map when it is resized. The map of flows with direct server return whose slot"
+        " changed owner has half this size: those take one entry.",
         example=2 * default,
     )
 
@@ -66,16 +63,68 @@ REGISTRY: tuple[Option, ...] = (
         kind=Kind.TEXT,
         default="snat",
         group=Group.LOAD_BALANCER,
-        choices=("snat",),
-        refused=MappingProxyType(
-            {
-                "dsr": _not_yet("direct server return; with snat, replies come back through the load balancer"),
-                "hybrid": _not_yet("direct server return for TCP with snat for UDP"),
-            }
-        ),
+        choices=modes.MODES,
         summary="How requests reach the backends and replies the clients.",
         effect="C(snat) rewrites the source to the load balancer's own address, so that backends need no set-up and"
-        " replies return through the load balancer.",
+        " replies return through the load balancer. C(dsr) leaves the source as it is and tells the backend which"
+        " service was meant (C(bpf-lb-dsr-dispatch)); the backend answers the client itself, which needs"
+        " C(datapath-dsr-backend) or Cilium there. C(hybrid) is C(dsr) for TCP and C(snat) for UDP. A change ends the"
+        " established flows of the services concerned.",
+        example="dsr",
+    ),
+    Option(
+        key="bpf-lb-mode-annotation",
+        param="mode_annotation",
+        variable="datapath_lb_mode_annotation",
+        kind=Kind.BOOL,
+        default=False,
+        group=Group.LOAD_BALANCER,
+        summary="Whether a service may choose between C(snat) and C(dsr) by itself (its C(mode)).",
+        effect="When true, the program is loaded with both, C(bpf-lb-mode) is for services that do not choose, and it"
+        " must not be C(hybrid).",
+        example=True,
+    ),
+    Option(
+        key="bpf-lb-dsr-dispatch",
+        param="dsr_dispatch",
+        variable="datapath_lb_dsr_dispatch",
+        kind=Kind.TEXT,
+        default="opt",
+        group=Group.LOAD_BALANCER,
+        choices=modes.DISPATCHES,
+        summary="How a packet tells the backend which service it was sent to, with direct server return.",
+        effect="C(opt) adds an IPv4 option or IPv6 destination option to TCP SYNs and to every UDP packet, which"
+        " routers on the way must let through. C(ipip) wraps every packet into IP, to backends of either family, which"
+        " listen on the frontend's port. C(geneve) wraps every packet into Geneve (UDP port 6081). Tunnels need"
+        " room in the MTU towards the backends. Without direct server return it has no effect.",
+        example="geneve",
+    ),
+    Option(
+        key="bpf-lb-rss-ipv4-src-cidr",
+        param="rss_ipv4_src_cidr",
+        variable="datapath_lb_rss_ipv4_src_cidr",
+        kind=Kind.TEXT,
+        default="",
+        group=Group.LOAD_BALANCER,
+        values=checks.cidr_form(4),
+        check=checks.cidr(4),
+        summary="Network whose addresses are the outer IPv4 sources of packets in IP tunnels.",
+        effect="The flow's hash fills the bits behind the prefix, so that a backend's network card spreads flows over"
+        " its queues. Empty means the load balancer's own address for all. Only with C(bpf-lb-dsr-dispatch: ipip); for"
+        " example C(10.200.0.0/16).",
+    ),
+    Option(
+        key="bpf-lb-rss-ipv6-src-cidr",
+        param="rss_ipv6_src_cidr",
+        variable="datapath_lb_rss_ipv6_src_cidr",
+        kind=Kind.TEXT,
+        default="",
+        group=Group.LOAD_BALANCER,
+        values=checks.cidr_form(6),
+        check=checks.cidr(6),
+        summary="Network whose addresses are the outer IPv6 sources of packets in IP tunnels.",
+        effect="As C(bpf-lb-rss-ipv4-src-cidr); of a prefix shorter than 96 bits the hash fills the last 32 bits. For"
+        " example C(2001:db8:200::/96).",
     ),
     Option(
         key="bpf-lb-algorithm",
@@ -126,15 +175,13 @@ REGISTRY: tuple[Option, ...] = (
         kind=Kind.TEXT,
         default="native",
         group=Group.DEVICES,
-        choices=("native", "best-effort", "testing-only"),
-        refused=MappingProxyType(
-            {"disabled": _not_yet("a tc program instead of XDP; best-effort runs on every device")}
-        ),
-        summary="Where the load balancer's XDP program runs.",
+        choices=("native", "best-effort", "testing-only", "disabled"),
+        summary="Where the load balancer's program runs.",
         effect="C(native) runs in every device's driver and refuses devices whose driver cannot; C(best-effort) runs"
         " natively where the driver can and in generic mode elsewhere; C(testing-only) always runs in generic mode,"
-        " which works on every device and is slower. The default differs from Cilium's C(disabled) because the XDP"
-        " program is the load balancer here, not the acceleration of another one.",
+        " which works on every device and is slower; C(disabled) uses no XDP but a program at tc ingress, which needs"
+        " nothing of the driver and leaves the XDP hook free. A change between XDP and tc attaches the new program"
+        " before the old one goes. The default differs from Cilium's C(disabled) for the sake of speed.",
         example="best-effort",
     ),
     Option(
@@ -147,7 +194,7 @@ REGISTRY: tuple[Option, ...] = (
         values=checks.DEVICES_FORM,
         check=checks.devices,
         summary="Devices that requests and replies arrive on; C(eth+) is every device whose name starts with C(eth).",
-        effect="The XDP program is attached to these devices. Empty means the devices of the default routes and those"
+        effect="The programs are attached to these devices. Empty means the devices of the default routes and those"
         " that lead to backends.",
         example=("eth0", "ens+"),
     ),
@@ -244,6 +291,18 @@ REGISTRY: tuple[Option, ...] = (
     _flow_size("bpf-ct-global-tcp-max", "ct_tcp_max", "TCP", 524288),
     _flow_size("bpf-ct-global-any-max", "ct_any_max", "UDP", 262144),
     Option(
+        key="datapath-dsr-backend",
+        param="dsr_backend",
+        variable="datapath_dsr_backend",
+        kind=Kind.BOOL,
+        default=False,
+        group=Group.BACKEND,
+        summary="Whether this node, a backend, answers clients of services with direct server return itself.",
+        effect="When true, programs at tc on C(devices) take the packets of every dispatch and give replies the"
+        " service's address as source. Options alone then load no load balancer: only services do.",
+        example=True,
+    ),
+    Option(
         key="arping-refresh-period",
         param="arping_refresh_period",
         variable="datapath_arping_refresh_period",
@@ -297,6 +356,16 @@ class Rule:
     allowed: str
 
 
+def _rss_rule(version: int) -> Rule:
+    key = f"bpf-lb-rss-ipv{version}-src-cidr"
+    return Rule(
+        keys=("bpf-lb-mode", "bpf-lb-mode-annotation", "bpf-lb-dsr-dispatch", key),
+        broken=lambda options: bool(options[key]) and not modes.tunnels_in_ip(options),
+        message=f"{key} is the source of IP tunnels, and no service uses one",
+        allowed="bpf-lb-dsr-dispatch: ipip, and bpf-lb-mode dsr or hybrid (or bpf-lb-mode-annotation: true)",
+    )
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         keys=("enable-ipv4", "enable-ipv6"),
@@ -304,6 +373,14 @@ RULES: tuple[Rule, ...] = (
         message="enable-ipv4 and enable-ipv6 are both false: nothing is left to balance",
         allowed="at least one of them true",
     ),
+    Rule(
+        keys=("bpf-lb-mode", "bpf-lb-mode-annotation"),
+        broken=lambda options: options["bpf-lb-mode"] == "hybrid" and options["bpf-lb-mode-annotation"],
+        message="hybrid chooses by protocol, so services cannot choose by bpf-lb-mode-annotation as well",
+        allowed="bpf-lb-mode snat or dsr, or bpf-lb-mode-annotation: false",
+    ),
+    _rss_rule(4),
+    _rss_rule(6),
 )
 
 

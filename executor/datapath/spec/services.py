@@ -17,11 +17,13 @@ from datapath.state.model import (
     CheckType,
     Frontend,
     HealthCheck,
+    IPAddress,
+    Mode,
     Protocol,
     Service,
 )
 
-SERVICE_FIELDS = ("name", "state", "frontends", "backends", "algorithm", "health_check")
+SERVICE_FIELDS = ("name", "state", "frontends", "backends", "algorithm", "mode", "health_check")
 FRONTEND_FIELDS = ("address", "port", "protocol")
 BACKEND_FIELDS = ("address", "port", "weight", "state")
 HTTP_FIELDS = ("path", "host", "status")
@@ -42,6 +44,9 @@ class ParsedService:
     present: bool
     frontends: tuple[tuple[str, Frontend], ...]
     """Path and value of the frontends that could be read, also where the service is refused for something else."""
+    backends: tuple[tuple[str, Backend], ...]
+    """The same of backends."""
+    mode: Optional[Mode]
     service: Optional[Service]
     """None where something is refused."""
 
@@ -67,8 +72,9 @@ def parse_service(violations: Violations, path: str, raw: Any) -> Optional[Parse
     frontends = _frontends(fields, required=present)
     backends = _backends(fields)
     algorithm = fields.take("algorithm", lambda value: Algorithm[_word(value, ("random", "maglev"))])
+    mode = fields.take("mode", lambda value: Mode(scalars.parse_choice(value, tuple(each.value for each in Mode))))
     check = _health_check(violations, fields.at("health_check"), fields.raw("health_check"))
-    _check_families(violations, frontends, backends)
+    _check_families(violations, frontends)
     if name is None:
         return None
     service = None
@@ -78,9 +84,10 @@ def parse_service(violations: Violations, path: str, raw: Any) -> Optional[Parse
             frontends=tuple(frontend for _, frontend in frontends),
             backends=tuple(backend for _, backend in backends),
             algorithm=algorithm,
+            mode=mode,
             health_check=check,
         )
-    return ParsedService(path, name, present, tuple(frontends), service)
+    return ParsedService(path, name, present, tuple(frontends), tuple(backends), mode, service)
 
 
 def _word(raw: Any, choices: tuple[str, ...]) -> str:
@@ -179,21 +186,25 @@ def _backend(violations: Violations, path: str, raw: Any) -> Optional[Backend]:
     return Backend(address, port, weight, state)
 
 
-def _check_families(
-    violations: Violations, frontends: list[tuple[str, Frontend]], backends: list[tuple[str, Backend]]
-) -> None:
-    """All addresses of a service are of the first one's family."""
-    addresses = [(path, each.address) for path, each in frontends] + [(path, each.address) for path, each in backends]
-    for path, address in addresses[1:]:
-        first = addresses[0][1]
-        if address.version != first.version:
-            violations.add(
-                path,
-                str(address),
-                f"mixed address families: {address} is IPv{address.version}, {first} is IPv{first.version};"
-                " a dual-stack service is two services",
-                f"IPv{first.version} addresses",
-            )
+def _check_families(violations: Violations, frontends: list[tuple[str, Frontend]]) -> None:
+    """All frontends are of the first one's family; what backends may be depends on options (`service_modes`)."""
+    for path, frontend in frontends[1:]:
+        first = frontends[0][1].address
+        if frontend.address.version != first.version:
+            violations.add(path, str(frontend.address), mixed_families(frontend.address, first), family_form(first))
+
+
+def mixed_families(address: IPAddress, first: IPAddress) -> str:
+    """Why a service cannot have both addresses."""
+    return (
+        f"mixed address families: {address} is IPv{address.version}, {first} is IPv{first.version};"
+        " a dual-stack service is two services"
+    )
+
+
+def family_form(address: IPAddress) -> str:
+    """The addresses that go with `address`, in words."""
+    return f"IPv{address.version} addresses"
 
 
 def _status(raw: Any) -> tuple[int, ...]:
@@ -262,6 +273,8 @@ def dump_service(service: Service) -> dict[str, Any]:
     }
     if service.algorithm is not None:
         item["algorithm"] = service.algorithm.name.lower()
+    if service.mode is not None:
+        item["mode"] = service.mode.value
     if service.health_check is not None:
         item["health_check"] = _dump_health_check(service.health_check)
     return item

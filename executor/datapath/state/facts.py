@@ -13,6 +13,14 @@ Interface = Union[ipaddress.IPv4Interface, ipaddress.IPv6Interface]
 
 
 @dataclass(frozen=True)
+class Channels:
+    """Channels as `ethtool -l` tells them: combined ones, or receive queues where the driver has them apart."""
+
+    used: int
+    most: int
+
+
+@dataclass(frozen=True)
 class Device:
     """A network device."""
 
@@ -25,11 +33,20 @@ class Device:
     up: bool
     addresses: tuple[Interface, ...] = ()
     native_xdp: Optional[bool] = None
-    """Result of attaching a harmless program in native mode; None where not probed."""
+    """As the driver declares it, or as attaching a harmless program has shown; None where neither tells."""
     native_xdp_reason: str = ""
     """Why not, in one sentence, when `native_xdp` is False."""
     peer_xdp: Optional[bool] = None
     """Of a veth: whether its peer carries a native XDP program; None where that cannot be seen from here."""
+    native_xdp_remedy: str = ""
+    """What to do about it, where something is known."""
+    kind: str = ""
+    """What kind of virtual device: `bond`, `vlan`, `veth`...; "" for hardware."""
+    lower: tuple[str, ...] = ()
+    """Devices that its frames arrive at first: a bond's ports, a VLAN's parent."""
+    xdp_mode: str = ""
+    """How an XDP program is attached now: native, generic, offload; "" where none is."""
+    channels: Optional[Channels] = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,8 @@ class NextHop:
     device: str
     address: IPAddress
     """The neighbour that frames go to: a gateway, or the destination itself when on link."""
+    mtu: int = field(default=0, compare=False)
+    """The route's own MTU; 0 where the device's holds."""
 
 
 @dataclass(frozen=True)

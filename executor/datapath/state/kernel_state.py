@@ -20,11 +20,23 @@ class LoadBalancer:
     config: bytes
     """Contents of its `.rodata.config` section (`datapath.compile.layouts.Config`), build id included."""
     attachments: Mapping[str, str] = field(default_factory=dict)
-    """Device name -> XDP mode, `native` or `generic`."""
+    """Device name -> XDP mode, `native` or `generic`, or else `tc`."""
     program_tag: str = ""
     """The kernel's tag of the attached program; want leaves it empty (the config holds the build id)."""
     foreign: Mapping[str, str] = field(default_factory=dict)
     """Have only. Device -> what is wrong there: a foreign program, or ours using other maps than the pinned ones."""
+
+
+@dataclass(frozen=True)
+class NodePrograms:
+    """The programs by which this node, a backend, answers clients of services with direct server return."""
+
+    config: bytes
+    """Contents of their `.rodata.config` section (`datapath.compile.layouts.NodeConfig`), build id included."""
+    devices: frozenset[str]
+    """Names of the devices that they are attached to, at tc ingress and egress."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Have only. Device -> what is wrong there: one program of two, or not the pinned one."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,7 @@ class KernelState:
     luts: Mapping[int, bytes] = field(default_factory=lambda: MappingProxyType({}))
     """LUT id -> the table, `table size` little-endian-native u32 backend ids."""
     load_balancer: Optional[LoadBalancer] = None
+    node: Optional[NodePrograms] = None
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     neighbours: frozenset[Neighbour] = frozenset()
     programs: Mapping[str, UserProgram] = field(default_factory=lambda: MappingProxyType({}))

@@ -38,6 +38,15 @@ class Algorithm(enum.Enum):
     MAGLEV = 2
 
 
+class Mode(enum.Enum):
+    """How requests of a service reach its backends, and replies the clients."""
+
+    SNAT = "snat"
+    """Both through the load balancer."""
+    DSR = "dsr"
+    """Direct server return: backends answer the clients themselves."""
+
+
 class CheckType(enum.Enum):
     """How a backend's health is asked for."""
 
@@ -111,7 +120,10 @@ class HealthCheck:
 
 @dataclass(frozen=True)
 class Service:
-    """Frontends that share their traffic among backends, all of one address family."""
+    """Frontends of one address family that share their traffic among backends.
+
+    Backends are of the same family, unless packets go to them in IP tunnels.
+    """
 
     name: str
     frontends: tuple[Frontend, ...]
@@ -119,6 +131,8 @@ class Service:
     algorithm: Optional[Algorithm] = None
     """None follows option `bpf-lb-algorithm`."""
     health_check: Optional[HealthCheck] = None
+    mode: Optional[Mode] = None
+    """None follows option `bpf-lb-mode`."""
 
 
 class Hook(enum.Enum):

@@ -33,6 +33,15 @@ done
 for device in /sys/class/net/*; do
     [ -e "$device/ifindex" ] || continue
     driver=$(readlink "$device/device/driver" || echo -)
-    echo "device ${device##*/} ${driver##*/} $(cat "$device/operstate")"
+    echo "device ${device##*/} ${driver##*/} $(cat "$device/operstate") $(cat "$device/mtu")"
+    for lower in "$device"/lower_*; do
+        [ ! -e "$lower" ] || echo "lower ${device##*/} ${lower##*/lower_}"
+    done
 done
+if command -v ip >/dev/null; then
+    ip -o address show scope global | while read -r _ _ _ address _; do echo "address ${address%/*}"; done
+    { ip -o -4 route show default; ip -o -6 route show default; } | sed 's/^/default_route /'
+    # shellcheck disable=SC2154 # the role sets it in front of this script: backends of direct server return
+    for address in $backends; do ip -o route get "$address" 2>/dev/null | sed "s/^/route $address /"; done
+fi
 [ ! -L /opt/datapath/current.pyz ] || echo "installed $(readlink /opt/datapath/current.pyz)"

@@ -6,6 +6,7 @@
  */
 #include "../../../bpf/include/ctx_xdp.h"
 #include "../../../bpf/include/packet.h"
+#include "../../../bpf/lib/config.h"
 
 #define FLOWS 524288 /* as the load balancer's tables */
 
@@ -52,6 +53,7 @@ static INLINE bool parse(struct xdp_md *ctx, struct packet *packet)
 	__be16 protocol;
 	int outcome;
 
+	packet->bytes = ctx_length(ctx);
 	if (parse_ethernet(&cursor, &protocol) != UNDECIDED)
 		return false;
 	packet->family = protocol == bpf_htons(ETH_P_IP) ? FAMILY_IPV4 : FAMILY_IPV6;

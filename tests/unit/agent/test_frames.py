@@ -50,6 +50,7 @@ def test_decoding_undoes_building(version, protocol):
         "destination_mac": DESTINATION_MAC,
         "source": ENDS[version][0],
         "destination": ENDS[version][1],
+        "to": ENDS[version][1],
         "ttl": 9,
         "length": 99,
         "protocol": protocol.name,

@@ -61,6 +61,37 @@ def test_drift():
     ]
 
 
+STATUS = {
+    "version": "1",
+    "uptime": 5,
+    "pid": 7,
+    "mode": "snat",
+    "algorithm": "random",
+    "table_size": 251,
+    "acceleration": "native",
+    "devices": {},
+    "dsr_backend": None,
+    "services": {"total": 0, "healthy": 0},
+    "backends": {"total": 0, "healthy": 0},
+    "last_apply": None,
+    "drift": 0,
+    "last_error": None,
+    "problems": [],
+    "maps": [],
+}
+
+
+def test_a_backend_s_status():
+    assert "DSR backend" not in render.status(STATUS)
+    problems = {"eth1": "tc_node_egress not attached"}
+    backend = {**STATUS, "dsr_backend": {"devices": ["eth0", "eth1"], "problems": problems}}
+    (line,) = [line for line in render.status(backend).splitlines() if line.startswith("DSR backend")]
+    assert line.endswith("answers clients itself on eth0, eth1 (tc_node_egress not attached)")
+    counted = {"name": "reply_translated", "verdict": "pass", "packets": 3, "bytes": 9, "sentence": "Reply."}
+    verbose = render.status({**backend, "outcomes": [], "node_outcomes": [counted]})
+    assert "reply_translated  pass" in verbose
+
+
 def test_services():
     document = {
         "services": [
@@ -68,6 +99,7 @@ def test_services():
                 "name": "web",
                 "frontends": ["192.0.2.10:80/TCP", "192.0.2.10:443/TCP"],
                 "algorithm": "maglev",
+                "mode": "dsr/snat",
                 "health_check": "http",
                 "traffic": {"TCP": {"packets": 12345, "bytes": 2048}},
                 "backends": [
@@ -79,7 +111,7 @@ def test_services():
     }
     assert render.services(document).splitlines() == [
         "web  192.0.2.10:80/TCP, 192.0.2.10:443/TCP",
-        "  maglev; health check http; TCP 12,345 packets 2.0 KiB",
+        "  maglev; DSR/SNAT; health check http; TCP 12,345 packets 2.0 KiB",
         "  BACKEND      WEIGHT  STATE        HEALTH     PACKETS  BYTES",
         "  10.0.0.1:80     100  active       healthy         10    1 B",
         "  10.0.0.2:80     100  quarantined  unhealthy       10    1 B  status 503",
@@ -118,4 +150,19 @@ def test_flows():
         "PROTO  CLIENT  FRONTEND  SNAT  BACKEND  SERVICE   IDLE",
         "TCP    c       f         s     b        web      1m 1s",
         "the first 1 flows; --limit 0 shows all",
+    ]
+
+
+def test_the_devices_of_the_status():
+    """What is attached, what the driver could do, why not, and what to do about it."""
+    ena = {"driver": "ena", "native_xdp": False, "native_xdp_reason": "MTU 9001 is above 3498"}
+    devices = {
+        "eth0": {"mode": "generic", "problem": None, **ena, "native_xdp_remedy": "ip link set dev eth0 mtu 3498"},
+        "eth1": {"mode": "native", "problem": None, **ena, "native_xdp": True, "native_xdp_remedy": ""},
+        "gone": {"mode": None, "problem": "the device is gone"},
+    }
+    assert render._attached(devices).splitlines() == [
+        "DEVICE  DRIVER  ATTACHED  DRIVER'S XDP",
+        "eth0    ena     generic   generic only: MTU 9001 is above 3498 -> ip link set dev eth0 mtu 3498",
+        "eth1    ena     native    native",
     ]

@@ -52,16 +52,17 @@ def test_every_option_is_in_every_output(option):
 
 
 def test_nothing_else_is_in_the_specification_of_the_options():
-    assert set(specification("datapath")) - set(BY_VARIABLE) == {"cilium_config_extra_vars", "datapath_executable"}
+    other = {"cilium_config_extra_vars", *specification("load_balancer")}
+    assert set(specification("datapath")) - set(BY_VARIABLE) == other
 
 
 def test_options_have_no_second_default():
     assert [name for name, row in specification("datapath").items() if name in BY_VARIABLE and "default" in row] == []
 
 
-def test_a_choice_that_only_the_executor_can_refuse_well_is_left_to_it():
+def test_choices_are_told_to_ansible():
     rows = specification("datapath")
-    assert "choices" not in rows["cilium_loadbalancer_mode"]
+    assert rows["cilium_loadbalancer_mode"]["choices"] == ["snat", "dsr", "hybrid"]
     assert rows["datapath_lb_algorithm"]["choices"] == ["random", "maglev"]
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from datapath.kernel import Kernel, ObjectSource
+from datapath.kernel import Kernel, ObjectSource, features, programs, tc
 from datapath.state.model import Hook, Program
 from netns.topology import NetNS, bpffs, compile_object, veth
 
@@ -36,12 +36,24 @@ def node(peer):
 
 @pytest.fixture(scope="session")
 def objects(tmp_path_factory):
-    """Directory with the compiled test objects: xdp_lb.bpf.o, user.o, single.o."""
+    """Directory with the compiled test objects: those named as the datapath's own, user.o, single.o."""
     directory = tmp_path_factory.mktemp("objects")
     for source in sorted(Path(__file__).parent.glob("objects/*.bpf.c")):
         compile_object(source, directory)
-    (directory / "xdp_lb.o").rename(directory / "xdp_lb.bpf.o")
+    for name in ("xdp_lb", "tc_lb", "tc_node"):
+        (directory / f"{name}.o").rename(directory / f"{name}.bpf.o")
     return directory
+
+
+@pytest.fixture(params=["tcx", "clsact"])
+def hooks(request, monkeypatch):
+    """Both ways by which the datapath's own programs are attached to tc; from 6.6 on the kernel has both."""
+    if request.param == "tcx" and not features.has("tcx"):
+        pytest.skip("this kernel has no TCX")
+    if request.param == "clsact":
+        for module in (tc, programs):
+            monkeypatch.setattr(module, "has", lambda name: name != "tcx")
+    return request.param
 
 
 @pytest.fixture

@@ -1,9 +1,22 @@
 import ipaddress
 
+import pytest
+
 from datapath.kernel import devices
 from datapath.kernel.devices import GENERIC, NATIVE
 from datapath.plan.operations import PrepareMaps, SwapLoadBalancer
-from datapath.state.facts import NextHop
+from datapath.state.facts import Channels, NextHop
+
+
+def made(node, command):
+    """Run what not every kernel can; there the test is skipped."""
+    try:
+        node.run(command)
+    except AssertionError as refused:
+        reasons = ("Unknown device type", "Operation not supported", "open: No such file or directory")
+        if not any(each in str(refused) for each in reasons):
+            raise
+        pytest.skip("this kernel has no such devices")
 
 
 def test_what_a_device_is(node):
@@ -41,8 +54,10 @@ def test_without_declared_features_the_attempt_decides(node, monkeypatch):
     found = devices.read(["eth0", "br0"], probe_native=True)
     assert found["eth0"].native_xdp is True
     assert found["br0"].native_xdp is False
-    assert found["br0"].native_xdp_reason == (
-        "driver bridge refuses a native XDP program: Operation not supported (MTU 1500)"
+    # The kernel's words begin with a capital since 6.1.
+    assert found["br0"].native_xdp_reason.lower() == (
+        "driver bridge refuses a native xdp program:"
+        " underlying driver does not support xdp in native mode (operation not supported)"
     )
     assert devices.read(None, probe_native=True)["eth0"].native_xdp is None
 
@@ -52,7 +67,80 @@ def test_too_large_an_mtu_for_native_xdp(node, peer):
     peer.run("ip link set eth0 mtu 9000")
     found = devices.read(["eth0"], probe_native=True)["eth0"]
     assert found.native_xdp is False
-    assert found.native_xdp_reason.endswith("(MTU 9000)")
+    # in the driver's own words, then by the table
+    assert "veth: Peer MTU is too large to set XDP (Numerical result out of range)" in found.native_xdp_reason
+    assert found.native_xdp_reason.endswith(
+        "MTU 9000 is above 3506, the most that driver veth takes for XDP in one buffer"
+    )
+    assert found.native_xdp_remedy == "ip link set dev OTHER_END mtu 3506"
+    assert "xdp" not in node.run("ip link show eth0")
+
+
+@pytest.mark.parametrize(("mtu", "native"), [(3506, True), (3507, False)])
+def test_the_table_and_the_driver_agree_about_the_largest_mtu(node, peer, mtu, native):
+    """Predicted (a dry run, all devices) and tried (named devices)."""
+    peer.run(f"ip link set eth0 mtu {mtu}")
+    # What an older kernel's driver does not declare is not predicted.
+    fitting = True if devices.xdp_features(devices.links()["eth0"].index) is not None else None
+    assert devices.read(None, probe_native=True)["eth0"].native_xdp is (fitting if native else False)
+    assert devices.read(["eth0"], probe_native=True)["eth0"].native_xdp is native
+
+
+def test_why_not_is_told_without_declared_features_too(node, peer, monkeypatch):
+    monkeypatch.setattr(devices, "xdp_features", lambda _: None)
+    assert devices.read(None, probe_native=True)["eth0"].native_xdp is None
+    peer.run("ip link set eth0 mtu 4000")
+    assert devices.read(None, probe_native=True)["eth0"].native_xdp is False
+
+
+def test_fewer_receive_queues_than_the_other_end_sends_by(node, monkeypatch):
+    node.run("ip link add eth1 type veth peer name other numtxqueues 2")
+    made(node, "ethtool -L other tx 2")
+    found = devices.read(["eth1", "other"], probe_native=True)
+    assert found["eth1"].native_xdp is False
+    assert "receive queues" in found["eth1"].native_xdp_remedy
+    assert found["other"].native_xdp is True
+    # Older kernels declare nothing; the attempt tells.
+    monkeypatch.setattr(devices, "xdp_features", lambda _: None)
+    tried = devices.read(["eth1"], probe_native=True)["eth1"]
+    assert "number of rx queues not less than peer tx queues" in tried.native_xdp_reason
+    assert "receive queues" in tried.native_xdp_remedy
+
+
+def test_a_device_on_top_of_another(node):
+    node.run("ip link add link eth0 name mv0 type macvlan")
+    found = devices.read(["mv0"], probe_native=True)["mv0"]
+    assert (found.kind, found.native_xdp, found.native_xdp_remedy) == (
+        "macvlan", False, "best-effort attaches in generic mode",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "native"), [("tun", False), ("tap", True)])
+def test_tun_and_tap(node, mode, native):
+    """Frames of tap meet XDP in the driver, packets of tun do not."""
+    made(node, f"ip tuntap add dev t0 mode {mode}")
+    assert devices.read(["t0"], probe_native=True)["t0"].native_xdp is native
+
+
+def test_a_vlan_has_a_parent(node):
+    made(node, "ip link add link eth0 name eth0.7 type vlan id 7")
+    found = devices.read(["eth0.7"], probe_native=True)["eth0.7"]
+    assert (found.kind, found.lower, found.native_xdp) == ("vlan", ("eth0",), False)
+
+
+def test_a_bond_has_ports(node):
+    made(node, "ip link add bond0 type bond mode active-backup")
+    node.run("ip link add b1 type veth peer name b2")
+    node.run("ip link set b1 master bond0")
+    assert devices.read(["bond0"], probe_native=False)["bond0"].lower == ("b1",)
+
+
+def test_channels(node):
+    node.run("ip link add eth1 numtxqueues 4 numrxqueues 4 type veth peer name other numtxqueues 4 numrxqueues 4")
+    made(node, "ethtool -L eth1 rx 3")
+    found = devices.read(["eth1", "lo"], probe_native=False)
+    assert found["eth1"].channels == Channels(3, 4)
+    assert found["lo"].channels is None
 
 
 def test_an_attached_program_is_not_disturbed_by_the_probe(kernel, node, config):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from datapath.compile import layouts
-from datapath.kernel import libbpf
+from datapath.kernel import libbpf, load_balancer
 from datapath.kernel.abi import XDP_FLAGS_SKB_MODE, AttachType, MapType
 from datapath.kernel.bpf_object import BpfObject
 from datapath.kernel.errors import KernelError
@@ -73,7 +73,7 @@ def test_what_the_verifier_rejects_leaves_the_old_program_and_carries_the_log(in
 
 def test_a_table_smaller_than_configured_is_rejected(installed, config):
     with pytest.raises(KernelError) as caught:
-        installed.execute([SwapLoadBalancer(config(table_size=252), {"eth0": "native"})])
+        installed.execute([SwapLoadBalancer(config(table_size=253), {"eth0": "native"})])
     assert "invalid access to map value" in caught.value.log
 
 
@@ -245,3 +245,92 @@ def test_without_devices_the_program_is_kept(kernel, node, config):
     kernel.execute([PREPARE, SwapLoadBalancer(config(), {})])
     have = kernel.read().load_balancer
     assert (have.config, dict(have.attachments)) == (config(), {})
+
+
+@pytest.mark.usefixtures("hooks")
+class TestAtTc:
+    """A verdict of 0 lets packets through at tc, and drops them at XDP; 2 the reverse."""
+
+    def attach(self, kernel, config, mode, verdict):
+        kernel.execute([SwapLoadBalancer(config(verdict=verdict), {"eth0": mode})])
+
+    def test_attached_and_read_back(self, kernel, node, config):
+        kernel.execute([PREPARE, SwapLoadBalancer(config(verdict=0), {"eth0": "tc"})])
+        have = kernel.read().load_balancer
+        assert (have.config, dict(have.attachments), have.foreign) == (config(verdict=0), {"eth0": "tc"}, {})
+        assert "xdp" not in xdp_of(node)
+        assert pings(node)
+        assert kernel.counters(layouts.OUTCOMES)[0][0] >= 1
+        with pytest.raises(KernelError, match="the load balancer runs at tc"):
+            kernel.test_run(bytes(64), "eth0")
+        self.attach(kernel, config, "tc", verdict=2)
+        assert not pings(node)
+
+    def test_from_xdp_and_back_with_the_same_maps(self, installed, node, config):
+        maps = installed._maps.ids()
+        self.attach(installed, config, "tc", verdict=0)
+        assert "xdp" not in xdp_of(node)
+        assert dict(installed.read().load_balancer.attachments) == {"eth0": "tc"}
+        self.attach(installed, config, "native", verdict=2)
+        have = installed.read().load_balancer
+        assert (dict(have.attachments), have.foreign) == ({"eth0": "native"}, {})
+        assert installed._maps.ids() == maps
+        assert "clsact" not in node.run("tc qdisc show dev eth0")
+        assert pings(node)
+
+    def test_no_moment_without_a_program(self, installed, node, config, monkeypatch):
+        """When the old program goes the new one is attached."""
+        seen = []
+        leave = load_balancer._leave
+
+        def look(pins, attachments):
+            seen.append(sorted((one.at_tc, bool(one.program_id)) for one in load_balancer._attached(pins)))
+            leave(pins, attachments)
+
+        monkeypatch.setattr(load_balancer, "_leave", look)
+        self.attach(installed, config, "tc", verdict=0)
+        self.attach(installed, config, "native", verdict=2)
+        assert seen == [[(False, True), (True, True)]] * 2
+
+    def test_killed_between_attaching_and_leaving_is_drift(self, installed, node, config, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(load_balancer, "_leave", lambda pins, attachments: None)
+            self.attach(installed, config, "tc", verdict=0)
+        foreign = installed.read().load_balancer.foreign
+        assert foreign == {"eth0": "carries the load balancer at XDP and at tc"}
+        self.attach(installed, config, "tc", verdict=0)
+        assert installed.read().load_balancer.foreign == {}
+
+    def test_killed_once_it_is_attached_is_completed(self, installed, node, config):
+        child = os.fork()
+        if child == 0:
+            Maps.commit = lambda _: os._exit(9)
+            wanted = [PrepareMaps({**SIZES, layouts.SERVICES: 99}, 251), SwapLoadBalancer(config(0), {"eth0": "tc"})]
+            installed.execute(wanted)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        installed.execute([])
+        have = installed.read()
+        assert have.map_sizes[layouts.SERVICES] == 99
+        assert have.load_balancer.foreign == {"eth0": "carries the load balancer at XDP and at tc"}
+        self.attach(installed, config, "tc", verdict=0)
+        have = installed.read().load_balancer
+        assert (dict(have.attachments), have.foreign) == ({"eth0": "tc"}, {})
+
+    def test_a_device_that_is_missing_leaves_xdp_as_it_was(self, installed, node, config):
+        before = installed.read()
+        with pytest.raises(KernelError, match="there is no device zzz"):
+            installed.execute([SwapLoadBalancer(config(), {"eth0": "tc", "zzz": "tc"})])
+        assert installed.read() == before
+        assert "clsact" not in node.run("tc qdisc show dev eth0")
+
+    def test_remove(self, kernel, node, config, pins):
+        kernel.execute([PREPARE, SwapLoadBalancer(config(verdict=2), {"eth0": "tc"})])
+        kernel.execute([RemoveLoadBalancer()])
+        assert kernel.read().load_balancer is None
+        assert pings(node)
+        kernel.reset()
+        assert not pins.exists()
+
+
+def pings(namespace):
+    return " 0% packet loss" in namespace.run("ping -c 1 -W 1 -n 10.9.0.2", check=False)

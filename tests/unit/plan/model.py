@@ -21,6 +21,7 @@ class Kernel:
         self.staged_sizes = {}
         self.table_size = None
         self.load_balancer = state.load_balancer
+        self.node = state.node
         self.sysctls = dict(state.sysctls)
         self.neighbours = set(state.neighbours)
         self.programs = dict(state.programs)
@@ -32,6 +33,7 @@ class Kernel:
             entries={name: dict(self.live[name]) for name in ENTRY_MAPS} if self.sizes else {},
             luts=dict(self.live[LUTS]),
             load_balancer=self.load_balancer,
+            node=self.node,
             sysctls=dict(self.sysctls),
             neighbours=frozenset(self.neighbours),
             programs=dict(self.programs),
@@ -44,6 +46,12 @@ class Kernel:
             getattr(self, type(operation).__name__)(operation)
             if self.load_balancer is not None:
                 self.check(want, protected)
+
+    def PutNode(self, operation):  # noqa: N802
+        self.node = operation.programs
+
+    def RemoveNode(self, operation):  # noqa: N802
+        self.node = None
 
     def check(self, want, protected):
         """What packets rely on, of the maps that are in service."""

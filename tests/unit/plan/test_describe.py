@@ -159,3 +159,34 @@ def test_operations_that_nobody_described_are_an_error():
     strange = replace(plan(KernelState(), KernelState()), operations=(Strange(),))
     with pytest.raises(TypeError):
         list(rows(strange, {}))
+
+
+def test_direct_server_return_is_told():
+    first = compiled(service(backends=1))
+    found = summaries(first, compiled(service(backends=1), have=loaded(first.state), bpf_lb_mode="dsr"))
+    before, after = "web/TCP, random, 1 backend", "web/TCP, random, DSR, 1 backend"
+    assert f"update map services_v1 192.0.2.10:80/TCP: {before} -> {after}" in found
+    assert "update map choices_tcp_v1: 1024 entries -> 262144 entries" in found
+    assert "set configuration dsr_dispatch: 0 -> 1" in found
+
+
+def test_a_change_to_tc_and_back():
+    first = compiled(service())
+    second = compiled(service(), have=loaded(first.state), bpf_lb_acceleration="disabled")
+    assert summaries(first, second) == ["attach tc eth0: tc_lb, ingress", "detach xdp eth0: xdp_lb, native"]
+    assert summaries(second, first) == ["attach xdp eth0: xdp_lb, native", "detach tc eth0: tc_lb, ingress"]
+    assert "detach tc eth0: tc_lb, ingress" in summaries(second, None)
+
+
+def test_a_backend_s_programs():
+    first = compiled(datapath_dsr_backend=True)
+    assert summaries(None, first) == ["attach tc eth0: tc_node, ingress and egress"]
+    wider = compiled(datapath_dsr_backend=True, devices="eth+")
+    assert summaries(first, wider) == [
+        "replace tc eth0: tc_node, ingress and egress",
+        "attach tc eth1: tc_node, ingress and egress",
+    ]
+    assert summaries(first, None) == ["detach tc eth0: tc_node, ingress and egress"]
+    broken = replace(first.state, node=replace(first.state.node, problems={"eth0": "tc_node_egress not attached"}))
+    (row,) = rows(plan(first.state, broken), {})
+    assert (row["action"], row["before"]) == ("replace", "tc_node_egress not attached")

@@ -152,3 +152,45 @@ def test_a_device_that_is_left_or_changes_its_mode_is_noted(options, note):
     second = compiled(service(), have=loaded(first.state), **{"devices": ["eth0", "eth1"], **options})
     assert [each for each in between(first, second)["notes"] if each.startswith(note)]
     assert between(first, compiled(service(), have=loaded(first.state), devices=["eth0", "eth1"]))["notes"] == []
+
+
+# --- forwarding modes ---
+
+
+def test_a_change_of_mode_ends_the_flows_of_the_services_concerned():
+    both = {"vip": ["192.0.2.10:80/TCP", "192.0.2.10:80/UDP"]}
+    first = compiled(service(**both))
+    second = compiled(service(**both), have=loaded(first.state), bpf_lb_mode="hybrid")
+    found = between(first, second)
+    assert found["notes"] == ["web/TCP changes to DSR: its established flows end"]
+    assert found["slots_moved"] == {}
+
+
+def test_flows_are_counted_of_services_that_change_mode_alone():
+    one, other = service(mode="snat"), service("other", "192.0.2.11:80/TCP", ["10.0.2.1:80"], mode="snat")
+    options = {"bpf_lb_mode_annotation": True}
+    first = compiled(one, other, **options)
+    second = compiled({**one, "mode": "dsr"}, other, have=loaded(first.state), **options)
+    flows = [flow(first.state, "10.0.1.1"), flow(first.state, "10.0.1.1", direction=1), flow(first.state, "10.0.2.1")]
+    found = between(first, second, flows)
+    assert found["flows_affected"] == {"web/TCP": 1}
+    assert found["notes"] == ["web/TCP changes to DSR: its established flows end"]
+    back = between(second, first)
+    assert back["notes"] == ["web/TCP changes to SNAT: its established flows end"]
+
+
+def test_another_dispatch_is_noted_where_it_is_used():
+    first = compiled(service(), bpf_lb_mode="dsr")
+    second = compiled(service(), have=loaded(first.state), bpf_lb_mode="dsr", bpf_lb_dsr_dispatch="geneve")
+    (note,) = between(first, second)["notes"]
+    assert note.startswith("the dispatch of direct server return changes")
+    unused = compiled(), compiled(bpf_lb_mode="dsr"), compiled(bpf_lb_mode="dsr", bpf_lb_dsr_dispatch="geneve")
+    assert between(unused[1], unused[2])["notes"] == []
+    assert between(unused[0], unused[1])["notes"] == []
+
+
+def test_a_change_between_xdp_and_tc_misses_nothing():
+    first = compiled(service())
+    second = compiled(service(), have=loaded(first.state), bpf_lb_acceleration="disabled")
+    assert between(first, second)["notes"] == []
+    assert between(second, first)["notes"] == []

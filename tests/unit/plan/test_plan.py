@@ -170,6 +170,9 @@ def worlds(draw):
         "bpf_lb_maglev_map_max": draw(st.integers(5, 7)),
         "bpf_lb_maglev_table_size": draw(st.sampled_from([251, 509])),
         "devices": draw(st.sampled_from(["eth0", "eth+"])),
+        "bpf_lb_mode": draw(st.sampled_from(["snat", "dsr", "hybrid"])),
+        "bpf_lb_acceleration": draw(st.sampled_from(["native", "disabled"])),
+        "datapath_dsr_backend": bool(services) and draw(st.booleans()),
     }
 
 
@@ -187,6 +190,7 @@ def test_a_plan_reaches_what_is_wanted_and_serves_every_packet_on_the_way(steps)
         assert reached.luts == want.luts
         assert reached.map_sizes == want.map_sizes
         assert reached.load_balancer == want.load_balancer
+        assert reached.node == want.node
         assert plan(want, loaded(reached)).operations == ()
 
 

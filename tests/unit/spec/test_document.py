@@ -273,7 +273,7 @@ BAD_INPUT = [
     ),
     (services(service(state="gone")), "services.items[0].state", "unknown value", "absent", None),
     (values(algoritm="maglev"), "options.values.algoritm", "unknown option", None, "algorithm"),
-    (values(mode="dsr"), "options.values.mode", "not implemented", "snat", None),
+    (values(mode="nat"), "options.values.mode", "unknown value 'nat'", "snat, dsr, hybrid", "snat"),
     (values(maglev_table_size=1000), "options.values.maglev_table_size", "Invalid value for", "251", "1021"),
     (values(maglev_hash_seed="AAAA"), "options.values.maglev_hash_seed", "3 bytes (not 12", "12 bytes", None),
     (config(bpf_lb_algoritm="maglev"), "options.config.bpf-lb-algoritm", "unknown", None, "bpf-lb-algorithm"),
@@ -338,7 +338,7 @@ def test_bad_input_is_refused_with_its_place(document, path, message, allowed, n
 
 def test_all_violations_are_told_at_once():
     document = {
-        **values(mode="dsr", maglev_table_size=1000, colour="red"),
+        **values(mode="nat", maglev_table_size=1000, colour="red"),
         **services(
             service("a", frontends=["192.0.2.10:0"], backends=["10.0.1.1:70000", "10.0.1.2"]),
             service("b", algorithm="x", health_check={"type": "tcp", "rise": 0}),

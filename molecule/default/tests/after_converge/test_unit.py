@@ -6,7 +6,7 @@ import pytest
 
 from lib import lab
 
-CAPABILITIES = {12: "NET_ADMIN", 21: "SYS_ADMIN", 38: "PERFMON", 39: "BPF"}
+CAPABILITIES = {12: "NET_ADMIN", 13: "NET_RAW", 21: "SYS_ADMIN", 38: "PERFMON", 39: "BPF"}
 
 
 @pytest.mark.parametrize("node", lab.LOAD_BALANCERS)

@@ -61,8 +61,15 @@ struct {
 	__type(value, struct counter);
 } outcomes_v1 SEC(".maps");
 
+#ifdef AT_TC
+#define CONTEXT struct __sk_buff
+SEC("tc")
+int tc_lb(CONTEXT *ctx)
+#else
+#define CONTEXT struct xdp_md
 SEC("xdp")
-int xdp_lb(struct xdp_md *ctx)
+int xdp_lb(CONTEXT *ctx)
+#endif
 {
 	__u32 first = 0, outcome = config.outcome;
 	struct counter *counter = bpf_map_lookup_elem(&outcomes_v1, &outcome);
@@ -84,7 +91,7 @@ int xdp_lb(struct xdp_md *ctx)
 
 		/* reached only while the table is as long as configured: the verifier knows both */
 		if (slots && slots[config.table_size - 1] == 0xffffffff)
-			return XDP_ABORTED;
+			return 0;
 	}
 	return config.verdict;
 }

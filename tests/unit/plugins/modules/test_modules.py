@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ebpf.datapath.plugins.modules import datapath_info, lb_options, program, service
+from ansible_collections.ebpf.datapath.plugins.modules import datapath_info, desired_state, lb_options, program, service
 
 ANSWER = {
     "changed": True,
@@ -29,6 +29,11 @@ WEB = {"name": "web", "frontends": ["192.0.2.10:80/TCP"], "backends": ["10.0.0.1
         ),
         (service, {"services": [WEB], "purge": True}, {"services": {"items": [WEB], "purge": True}}),
         (service, {"services": []}, {"services": {"items": [], "purge": False}}),
+        (
+            desired_state,
+            {"document": {"options": {"config": {"devices": "eth0"}}, "services": {"items": [WEB], "purge": True}}},
+            {"options": {"config": {"devices": "eth0"}}, "services": {"items": [WEB], "purge": True}},
+        ),
         (lb_options, {}, {"options": {"values": {}, "config": {}}}),
         (
             lb_options,
@@ -112,13 +117,18 @@ def test_outside_a_dry_run_nothing_is_pending(stand_in, run_module):
     assert set(call["document"]) == {"services"}
 
 
-@pytest.mark.parametrize("module", [lb_options, service, program])
+@pytest.mark.parametrize("module", [desired_state, lb_options, service, program])
 def test_refusals_fail_the_task_with_all_errors(stand_in, run_module, module):
     errors = [
         {"document": "options", "path": "options.x", "value": 1, "message": "unknown", "allowed": None, "nearest": "y"}
     ]
     stand_in.answers((2, {"errors": errors}, ""))
-    arguments = {lb_options: {}, service: WEB, program: {"name": "x", "object": "/x.o"}}[module]
+    arguments = {
+        desired_state: {"document": {}},
+        lb_options: {},
+        service: WEB,
+        program: {"name": "x", "object": "/x.o"},
+    }[module]
     result = run_module(module, executable=str(stand_in.path), **arguments)
     assert result["errors"] == errors
     assert "options.x = 1: unknown (did you mean y?)" in result["msg"]

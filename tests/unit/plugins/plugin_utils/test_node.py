@@ -22,9 +22,11 @@ python 3.11.2
 libbpf /usr/lib/x86_64-linux-gnu/libbpf.so.1
 package_manager apt-get
 local_ports 32768 60999
-device eth0 virtio_net up
-device eth1 virtio_net down
-device lo - unknown
+device eth0 virtio_net up 1500
+device eth1 virtio_net down 9000
+device lo - unknown 65536
+address 10.0.0.2
+default_route default via 10.0.0.1 dev eth0
 """
 OPTIONS = {"devices": [], "direct-routing-device": "", "datapath-snat-port-range": [1024, 29999]}
 
@@ -111,3 +113,32 @@ def test_the_probe_tells_about_this_machine():
     assert {device["name"] for device in facts["device"]} >= {"lo"}
     assert facts["python"].startswith("3.")
     assert [part.isdigit() for part in facts["local_ports"].split()] == [True, True]
+
+
+ROUTES = """\
+device bond0 - up 1500
+lower bond0 eth0
+lower bond0 eth1
+route 10.1.0.1 10.1.0.1 via 10.0.0.1 dev eth0 src 10.0.0.2 uid 0 \\    cache expires 590sec mtu 1400
+route 10.1.0.2 10.1.0.2 dev eth1 src 10.0.0.2 uid 0 \\    cache
+route 10.1.0.3 10.1.0.3 dev eth0 mtu lock 1300 uid 0
+route 10.0.0.2 local 10.0.0.2 dev lo src 10.0.0.2 uid 0
+route 10.1.0.4 unreachable 10.1.0.4
+"""
+
+
+def test_ways_to_backends():
+    found = node.ways(node.parse(GOOD + ROUTES), OPTIONS)
+    assert found["routes"] == {"10.1.0.1": ["eth0", 1400], "10.1.0.2": ["eth1", 9000], "10.1.0.3": ["eth0", 1300]}
+    assert found["receiving"] == {"eth0": 1500}
+    assert found["devices"] == {"eth0": ["virtio_net", 1500, []]}
+
+
+def test_ways_of_the_devices_that_are_named():
+    found = node.ways(node.parse(GOOD + ROUTES), {**OPTIONS, "devices": ["bond+"]})
+    assert found["receiving"] == {"bond0": 1500}
+    assert found["devices"] == {
+        "bond0": ["", 1500, ["eth0", "eth1"]],
+        "eth0": ["virtio_net", 1500, []],
+        "eth1": ["virtio_net", 9000, []],
+    }

@@ -1,11 +1,13 @@
 """Send requests to the lab's services and count who answers.
 
-    load.py [--count N | --until-eof] [--workers W] [--keep K] tcp:192.0.2.10:80 udp:[2001:db8:0:ff::10]:53 ...
+    load.py [--count N | --until-eof] [--workers W] [--keep K [--pause S]] TARGET...
+
+A target is as tcp:192.0.2.10:80 or udp:[2001:db8:0:ff::10]:53.
 
 `--until-eof` goes on until standard input ends. Every request is a flow of its own (a new source port); `--keep` adds
-K connections to each TCP target that stay open and carry one request after the other until the end. One JSON document
-at the end: for each target requests, answers for each backend, source addresses that backends saw, the slowest answer
-in seconds, and failures.
+K connections to each TCP target that stay open and carry one request after the other, S seconds apart, until the end;
+a line `kept` says that all of them are open. One JSON document at the end: for each target requests, answers for each
+backend, source addresses that backends saw, the slowest answer in seconds, and failures.
 """
 
 import argparse
@@ -38,19 +40,22 @@ class Target:
         self.failures: list[dict[str, Any]] = []
         self.slowest = 0.0
 
-    async def count(self, request: Callable[[], Awaitable[str]], flow: str = "new") -> str:
-        """Send one request, made by the coroutine function `request`, and count it; who answered, "" when it failed."""
+    async def count(self, request: Callable[[], Awaitable[str]], flow: str = "new", source: str = "") -> list[str]:
+        """Send one request, made by the coroutine function `request`, and count it: who answered and the source address
+        that it saw, nothing when it failed; `flow` and `source` are what is known of the flow before.
+        """
         self.requests += 1
         began = time.time()
         try:
-            backend, source = (await asyncio.wait_for(request(), TIMEOUT)).split()[:2]
+            backend, seen = (await asyncio.wait_for(request(), TIMEOUT)).split()[:2]
         except (OSError, asyncio.TimeoutError, EOFError, ValueError) as error:
-            self.failures.append({"at": began, "took": time.time() - began, "why": repr(error), "flow": flow})
-            return ""
+            what = {"why": repr(error), "flow": flow, "source": source}
+            self.failures.append({"at": began, "took": time.time() - began, **what})
+            return []
         self.backends[backend] += 1
-        self.sources[source] += 1
+        self.sources[seen] += 1
         self.slowest = max(self.slowest, time.time() - began)
-        return backend
+        return [backend, seen]
 
     async def once(self) -> str:
         """One request on a flow of its own."""
@@ -99,14 +104,28 @@ async def work(target: Target, limit: "Limit") -> None:
             await asyncio.sleep(0.01)
 
 
-async def keep(target: Target, limit: "Limit") -> None:
+async def keep(target: Target, limit: "Limit", pause: float, opened: Callable[[], None]) -> None:
     """Keep one connection busy until the limit; a break is one failure of flow `<backend>`, and the end."""
     reader, writer = await asyncio.open_connection(*target.address)
-    backend = "unknown"
-    while backend and limit.next(keep=True):
-        backend = await target.count(lambda: ask(reader, writer, b"keep-alive"), flow=backend)
-        await asyncio.sleep(0.02)
+    ends = await target.count(lambda: ask(reader, writer, b"keep-alive"), "unknown")
+    opened()
+    while ends and limit.next(keep=True):
+        await asyncio.sleep(pause)
+        ends = await target.count(lambda: ask(reader, writer, b"keep-alive"), *ends)
     writer.close()
+
+
+class Countdown:
+    """Says `kept` once it was called so many times."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self) -> None:
+        """One of them."""
+        self.left -= 1
+        if not self.left:
+            print("kept", file=sys.stderr, flush=True)
 
 
 class Limit:
@@ -137,15 +156,18 @@ async def main() -> int:
     parser.add_argument("--until-eof", action="store_true", help="go on until standard input ends, instead")
     parser.add_argument("--workers", type=int, default=8, help="requests at a time, for each target")
     parser.add_argument("--keep", type=int, default=0, help="connections to each TCP target that stay open")
+    parser.add_argument("--pause", type=float, default=0.02, help="seconds between the requests of such a connection")
     parser.add_argument("target", nargs="+", type=Target)
     arguments = parser.parse_args()
     if arguments.until_eof:
         asyncio.get_running_loop().add_reader(sys.stdin, Limit.end)
     jobs = []
+    opened = Countdown(arguments.keep * sum(target.protocol == "tcp" for target in arguments.target))
     for target in arguments.target:
         limit = Limit(None if arguments.until_eof else arguments.count)
         jobs += [work(target, limit) for _ in range(arguments.workers)]
-        jobs += [keep(target, limit) for _ in range(arguments.keep if target.protocol == "tcp" else 0)]
+        kept = arguments.keep if target.protocol == "tcp" else 0
+        jobs += [keep(target, limit, arguments.pause, opened) for _ in range(kept)]
     await asyncio.gather(*jobs)
     print(json.dumps({target.name: target.report() for target in arguments.target}))
     return int(any(target.failures for target in arguments.target))

@@ -1,0 +1,94 @@
+"""Every forwarding mode, dispatch and acceleration one after the other, by the programs as they are built."""
+
+import pytest
+
+from datapath.compile import compile_state, targets
+from datapath.kernel import Kernel, features, programs, tc
+from datapath.plan import plan
+from datapath.sources.merge import merge as merge_health
+from datapath.spec.document import merge
+from datapath.state.kernel_state import KernelState
+from datapath.state.model import DesiredState
+from netns.topology import NetNS, bpffs, veth
+
+BASE = {"devices": "eth0", "datapath-snat-port-range": "1024-9999", "bpf-lb-maglev-table-size": 251}
+BACKENDS = ["10.9.0.2:80", "10.9.0.3:80"]
+
+
+@pytest.fixture
+def node():
+    """A namespace with eth0, 10.9.0.1/24; the test runs inside."""
+    with NetNS() as namespace:
+        peer = NetNS()
+        veth(namespace, "eth0", peer, "eth0")
+        namespace.run("ip address add 10.9.0.1/24 dev eth0")
+        yield namespace
+    namespace.close()
+    peer.close()
+
+
+@pytest.fixture
+def kernel(tmp_path, node):
+    with bpffs(tmp_path / "bpf") as mounted:
+        yield Kernel(mounted / "datapath")
+
+
+@pytest.fixture(params=["tcx", "clsact"], autouse=True)
+def hooks(request, monkeypatch):
+    if request.param == "tcx" and not features.has("tcx"):
+        pytest.skip("this kernel has no TCX")
+    if request.param == "clsact":
+        for module in (tc, programs):
+            monkeypatch.setattr(module, "has", lambda name: name != "tcx")
+
+
+@pytest.fixture
+def apply(kernel):
+    """Makes the kernel hold these options and a service with these backends; returns what it then holds."""
+
+    def do(backends, **options):
+        config = {**BASE, **{name.replace("_", "-"): value for name, value in options.items()}}
+        document = {"options": {"config": config}}
+        if backends is not None:
+            frontends = ["192.0.2.10:80/TCP", "192.0.2.10:80/UDP"]
+            document["services"] = {"items": [{"name": "web", "frontends": frontends, "backends": backends}]}
+        merged = merge_health(merge(DesiredState(), document), {})
+        have = kernel.read()
+        facts = kernel.facts(None, targets(merged), probe_native=False)
+        want = compile_state(merged, facts, have, kernel.build_id()).state
+        kernel.execute(plan(want, have).operations)
+        reached = kernel.read()
+        assert plan(want, reached).operations == ()
+        return reached
+
+    return do
+
+
+def test_every_mode_after_every_other(apply, kernel):
+    for acceleration in ("native", "disabled", "testing-only"):
+        for mode in ("dsr", "hybrid", "snat"):
+            for dispatch in ("opt", "ipip", "geneve"):
+                options = {"bpf_lb_mode": mode, "bpf_lb_dsr_dispatch": dispatch}
+                have = apply(BACKENDS, bpf_lb_acceleration=acceleration, **options)
+                assert have.load_balancer.foreign == {}
+    kernel.reset()
+    assert kernel.read().load_balancer is None
+
+
+def test_tables_with_marks_are_no_drift(apply):
+    """Backends that go and come back leave marks and histories, which the executor keeps to itself."""
+    for backends in (BACKENDS, BACKENDS[:1], [], BACKENDS, BACKENDS[1:]):
+        apply(backends, bpf_lb_mode="dsr")
+
+
+def test_a_backend_and_a_load_balancer_come_and_go_by_themselves(apply, kernel):
+    both = apply(BACKENDS, datapath_dsr_backend=True)
+    assert both.load_balancer is not None
+    assert both.node.devices == {"eth0"}
+    backend = apply(None, datapath_dsr_backend=True)
+    assert (backend.load_balancer, dict(backend.map_sizes)) == (None, {})
+    assert backend.node == both.node
+    balancer = apply(BACKENDS)
+    assert balancer.node is None
+    kernel.execute(plan(KernelState(), balancer).operations)
+    assert kernel.read().load_balancer is None
