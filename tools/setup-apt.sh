@@ -5,7 +5,7 @@ set -eu
 
 packages="
 bpftool ca-certificates clang curl debootstrap ethtool gcc git iproute2 iputils-ping libbpf-dev libbpf1 linux-libc-dev llvm make
-openssh-client procps python3 python3-venv shellcheck systemd-container tcpdump
+openssh-client procps python3 python3-venv shellcheck systemd-container tcpdump tshark
 $*
 "
 

@@ -41,7 +41,11 @@ def balanced(seen):
     return [
         packet
         for packet in seen
-        if transport(packet) and transport(packet).dport in BACKEND_PORTS and transport(packet).sport in SNAT_PORTS
+        if transport(packet)
+        and transport(packet).dport in BACKEND_PORTS
+        and transport(packet).sport in SNAT_PORTS
+        # An answer to a source port that is a backend's own number looks alike.
+        and network(packet).src not in BE1
     ]
 
 
