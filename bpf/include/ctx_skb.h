@@ -120,6 +120,19 @@ static INLINE int ctx_insert_option(context *ctx, __u32 bytes, enum family famil
 	return (int)bpf_skb_adjust_room(ctx, (__s32)bytes, BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO);
 }
 
+/* For tags of VLANs, which only XDP has to care about. */
+static INLINE int ctx_remove_front(context *ctx, __u32 bytes)
+{
+	(void)ctx;
+	(void)bytes;
+	return -1;
+}
+
+static INLINE int ctx_add_front(context *ctx, __u32 bytes)
+{
+	return ctx_remove_front(ctx, bytes);
+}
+
 /* Cut the frame to a length that it has, and make all of it accessible, or fail; all packet pointers are void
  * afterwards.
  */

@@ -138,6 +138,19 @@ static INLINE int ctx_insert_option(context *ctx, __u32 bytes, enum family famil
 	return 0;
 }
 
+/* Move the frame's start forward over `bytes`, or back; not 0 where there are not as many. All packet pointers are void
+ * afterwards.
+ */
+static INLINE int ctx_remove_front(context *ctx, __u32 bytes)
+{
+	return (int)bpf_xdp_adjust_head(ctx, (int)bytes);
+}
+
+static INLINE int ctx_add_front(context *ctx, __u32 bytes)
+{
+	return (int)bpf_xdp_adjust_head(ctx, -(int)bytes);
+}
+
 /* Cut the frame to a length that it has, or fail; all packet pointers are void afterwards. */
 static INLINE int ctx_trim(context *ctx, __u32 length)
 {

@@ -21,7 +21,7 @@ enum outcome {
 	OUTCOME_TOO_BIG_ANSWERED,
 	/* Ethernet multicast or broadcast, passed to the stack. */
 	OUTCOME_GROUP_FRAME_PASSED,
-	/* VLAN-tagged frame, passed to the stack. */
+	/* Frame of a VLAN that is not served here, passed to the stack. */
 	OUTCOME_VLAN_PASSED,
 	/* Neither IPv4 nor IPv6, passed to the stack. */
 	OUTCOME_NOT_IP_PASSED,

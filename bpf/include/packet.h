@@ -87,6 +87,12 @@ static INLINE void fragment_key_of(const struct packet *packet, struct fragment_
 	key->protocol = packet->fragment_protocol;
 }
 
+/* Does a tag follow. */
+static INLINE bool is_vlan(__be16 protocol)
+{
+	return protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD);
+}
+
 static INLINE int parse_ethernet(struct cursor *cursor, __be16 *protocol)
 {
 	const struct ethhdr *ethernet = cursor_take(cursor, sizeof(*ethernet));
@@ -96,8 +102,23 @@ static INLINE int parse_ethernet(struct cursor *cursor, __be16 *protocol)
 	if (ethernet->h_dest[0] & 1)
 		return OUTCOME_GROUP_FRAME_PASSED;
 	*protocol = ethernet->h_proto;
-	if (*protocol == bpf_htons(ETH_P_8021Q) || *protocol == bpf_htons(ETH_P_8021AD))
+	if (is_vlan(*protocol))
 		return OUTCOME_VLAN_PASSED;
+	return UNDECIDED;
+}
+
+/* Look behind tags: the protocol of what they are on. */
+static INLINE int parse_tags(struct cursor *cursor, __be16 *protocol)
+{
+	const struct vlan_tag *tag;
+
+	for (int i = 0; i < VLAN_TAGS && is_vlan(*protocol); i++) {
+		/* What stands here is the rest of a tag, and the next one's beginning. */
+		tag = cursor_take(cursor, sizeof(*tag));
+		if (!tag)
+			return OUTCOME_TRUNCATED_DROPPED;
+		*protocol = tag->control;
+	}
 	return UNDECIDED;
 }
 

@@ -14,6 +14,7 @@
 #include "service.h"
 #include "snat.h"
 #include "stats.h"
+#include "vlan.h"
 
 /* What becomes of a packet whose next hop the lookup did not find: `why` is BPF_FIB_LKUP_RET_*. */
 static INLINE int not_forwarded(const struct packet *packet, long why)
@@ -44,6 +45,8 @@ static INLINE int send(context *ctx, struct scratch *s, const struct nexthop *ho
 	__builtin_memcpy(ethernet, hop->macs, sizeof(hop->macs));
 	ethernet->h_proto = family_protocol(family);
 	s->device = hop->device;
+	if (config.vlans)
+		__builtin_memcpy(s->tags, hop->tags, sizeof(s->tags));
 	return outcome;
 }
 
@@ -58,8 +61,8 @@ static INLINE int forward(context *ctx, struct scratch *s, const struct flow *fl
 		.source_port = flow->new_source_port,
 		.destination_port = flow->new_destination_port,
 	};
-	__u32 index = reply ? route_index_of_client(ctx, &flow->new_destination) :
-			      route_index_of_backend(ctx, flow->backend_id);
+	__u32 index = reply ? route_index_of_client(ctx, s, &flow->new_destination) :
+			      route_index_of_backend(ctx, s, flow->backend_id);
 	const struct nexthop *hop;
 	int missing = next_hop(ctx, s, &flow->new_destination, family, index,
 			       ctx_wire_length(ctx, packet->length, packet->transport), &hop);
@@ -103,7 +106,7 @@ static INLINE int forward_dsr(context *ctx, struct scratch *s, const struct serv
 		return config.reject_without_backend ? OUTCOME_NO_BACKEND_ANSWERED : OUTCOME_NO_BACKEND_DROPPED;
 	outer = outer_family(backend, family);
 	overhead = dsr_overhead(family, outer, tells);
-	refused = next_hop(ctx, s, &backend->address, outer, route_index_of_backend(ctx, backend_id),
+	refused = next_hop(ctx, s, &backend->address, outer, route_index_of_backend(ctx, s, backend_id),
 			   ctx_wire_length(ctx, packet->length, packet->transport) + overhead, &hop);
 	if (unlikely(refused)) {
 		packet->mtu = s->route.mtu - overhead;
@@ -288,8 +291,8 @@ static INLINE int forward_flow_error(context *ctx, struct scratch *s, enum famil
 	if (!flow)
 		return OUTCOME_ICMP_PASSED;
 	flow_mirror_key(reversed, flow, &s->quoted);
-	index = reversed->direction == DIRECTION_REPLY ? route_index_of_client(ctx, &flow->new_destination) :
-							 route_index_of_backend(ctx, flow->backend_id);
+	index = reversed->direction == DIRECTION_REPLY ? route_index_of_client(ctx, s, &flow->new_destination) :
+							 route_index_of_backend(ctx, s, flow->backend_id);
 	missing = next_hop(ctx, s, &flow->new_destination, family, index, s->packet.length, &hop);
 	if (missing)
 		return not_forwarded(&s->packet, missing);
@@ -314,7 +317,7 @@ static INLINE int forward_dsr_error(context *ctx, struct scratch *s, const struc
 	if (!backend)
 		return OUTCOME_ICMP_PASSED;
 	outer = outer_family(backend, family);
-	refused = next_hop(ctx, s, &backend->address, outer, route_index_of_backend(ctx, backend_id),
+	refused = next_hop(ctx, s, &backend->address, outer, route_index_of_backend(ctx, s, backend_id),
 			   packet->length + dsr_overhead(family, outer, false), &hop);
 	if (refused)
 		return not_forwarded(packet, refused);
@@ -412,7 +415,23 @@ static COLD int balance_ip6(context *ctx, struct scratch *s)
 	return balance_ip(ctx, s, FAMILY_IPV6);
 }
 
-/* The outcome of a frame; where it is forwarded, scratch()->device is where to. */
+/* The outcome of a frame without tags; where it is forwarded, scratch()->device is where to. */
+static INLINE int balance_untagged(context *ctx, struct scratch *s, __be16 protocol)
+{
+	int outcome;
+
+	if (protocol == bpf_htons(ETH_P_IP))
+		outcome = family_enabled(FAMILY_IPV4) ? balance_ip4(ctx, s) : OUTCOME_FAMILY_DISABLED_PASSED;
+	else if (protocol == bpf_htons(ETH_P_IPV6))
+		outcome = family_enabled(FAMILY_IPV6) ? balance_ip6(ctx, s) : OUTCOME_FAMILY_DISABLED_PASSED;
+	else
+		return OUTCOME_NOT_IP_PASSED;
+	if (unlikely(outcome == OUTCOME_ICMP_PASSED))
+		outcome = balance_icmp(ctx);
+	return icmp_error_due(outcome) ? icmp_answer(ctx, outcome) : outcome;
+}
+
+/* The outcome of a frame. Tags of VLANs that are served are off while it is worked on. */
 static INLINE int balance(context *ctx, struct scratch *s)
 {
 	struct cursor cursor;
@@ -427,17 +446,16 @@ static INLINE int balance(context *ctx, struct scratch *s)
 	if (ctx_untagged(ctx))
 		return OUTCOME_VLAN_PASSED;
 	outcome = parse_ethernet(&cursor, &protocol);
+	if (config.vlans) {
+		s->arrival = ctx_device(ctx);
+		__builtin_memset(s->tags, 0, sizeof(s->tags));
+		if (unlikely(outcome == OUTCOME_VLAN_PASSED))
+			outcome = vlan_untag(ctx, &protocol);
+	}
 	if (outcome != UNDECIDED)
 		return outcome;
-	if (protocol == bpf_htons(ETH_P_IP))
-		outcome = family_enabled(FAMILY_IPV4) ? balance_ip4(ctx, s) : OUTCOME_FAMILY_DISABLED_PASSED;
-	else if (protocol == bpf_htons(ETH_P_IPV6))
-		outcome = family_enabled(FAMILY_IPV6) ? balance_ip6(ctx, s) : OUTCOME_FAMILY_DISABLED_PASSED;
-	else
-		return OUTCOME_NOT_IP_PASSED;
-	if (unlikely(outcome == OUTCOME_ICMP_PASSED))
-		outcome = balance_icmp(ctx);
-	return icmp_error_due(outcome) ? icmp_answer(ctx, outcome) : outcome;
+	outcome = balance_untagged(ctx, s, protocol);
+	return config.vlans && s->tags[0].protocol ? vlan_put(ctx, outcome) : outcome;
 }
 
 /* A frame through the load balancer: what the hook is to do with it. */

@@ -42,8 +42,8 @@ static INLINE bool capture_filtered(void)
 static INLINE bool capture_wants(context *ctx, struct packet *packet)
 {
 	struct cursor cursor = { ctx_data(ctx), ctx_data_end(ctx) };
-	int outcome = OUTCOME_NOT_IP_PASSED;
 	__be16 protocol;
+	int outcome;
 
 	if (capture.device && capture.device != ctx_device(ctx))
 		return false;
@@ -51,8 +51,12 @@ static INLINE bool capture_wants(context *ctx, struct packet *packet)
 		return true;
 	__builtin_memset(packet, 0, sizeof(*packet));
 	packet->bytes = ctx_length(ctx);
-	if (parse_ethernet(&cursor, &protocol) != UNDECIDED)
+	outcome = parse_ethernet(&cursor, &protocol);
+	if (outcome == OUTCOME_VLAN_PASSED)
+		outcome = parse_tags(&cursor, &protocol);
+	if (outcome != UNDECIDED)
 		return false;
+	outcome = OUTCOME_NOT_IP_PASSED;
 	if (protocol == bpf_htons(ETH_P_IP))
 		outcome = parse_ip4(&cursor, packet);
 	else if (protocol == bpf_htons(ETH_P_IPV6))

@@ -17,17 +17,35 @@ static INLINE __u32 route_index(__u32 number, __u32 device)
 	return (number + device * 61) % NEXTHOPS_HALF;
 }
 
-static INLINE __u32 route_index_of_backend(const context *ctx, __u32 backend_id)
+/* The device that the packet came in by. */
+static INLINE __u32 arrival(const context *ctx, const struct scratch *s)
 {
-	return route_index(backend_id, ctx_device(ctx));
+	return config.vlans ? s->arrival : ctx_device(ctx);
 }
 
-static INLINE __u32 route_index_of_client(const context *ctx, const union address *client)
+static INLINE __u32 route_index_of_backend(const context *ctx, const struct scratch *s, __u32 backend_id)
+{
+	return route_index(backend_id, arrival(ctx, s));
+}
+
+static INLINE __u32 route_index_of_client(const context *ctx, const struct scratch *s, const union address *client)
 {
 	/* Fibonacci hashing of a sum: the upper bits are good. */
 	__u32 sum = client->words[0] + client->words[1] * 3 + client->words[3];
 
-	return NEXTHOPS_HALF + route_index(sum * 2654435769U >> 20, ctx_device(ctx));
+	return NEXTHOPS_HALF + route_index(sum * 2654435769U >> 20, arrival(ctx, s));
+}
+
+/* The device that frames for the device `index` leave by, and the tags that they get. */
+static INLINE void route_leave(struct nexthop *hop, __u32 index)
+{
+	const struct vlan *vlan = config.vlans ? bpf_map_lookup_elem(&vlans_out_v1, &index) : NULL;
+
+	hop->device = vlan ? vlan->device : index;
+	if (vlan)
+		__builtin_memcpy(hop->tags, vlan->tags, sizeof(hop->tags));
+	else
+		__builtin_memset(hop->tags, 0, sizeof(hop->tags));
 }
 
 /* Ask the kernel for scratch()->route and remember the answer: 0, else BPF_FIB_LKUP_RET_* or negative.
@@ -50,7 +68,7 @@ SLOW int route_ask(context *ctx)
 		return -1;
 	fib.family = s->route.family;
 	fib.tot_len = s->route.length;
-	fib.ifindex = ctx_device(ctx);
+	fib.ifindex = arrival(ctx, s);
 	source = snat_address(s->route.family);
 	opaque(source);
 	if (s->route.family == FAMILY_IPV4) {
@@ -68,8 +86,8 @@ SLOW int route_ask(context *ctx)
 		return (int)missing;
 	}
 	hop->destination = s->route.destination;
-	hop->received_on = ctx_device(ctx);
-	hop->device = fib.ifindex;
+	hop->received_on = arrival(ctx, s);
+	route_leave(hop, fib.ifindex);
 	hop->asked = (__u32)bpf_jiffies64();
 	__builtin_memcpy(hop->macs, fib.dmac, ETH_ALEN);
 	__builtin_memcpy(hop->macs + ETH_ALEN, fib.smac, ETH_ALEN);
@@ -90,7 +108,7 @@ static INLINE int next_hop(context *ctx, struct scratch *s, const union address 
 		return -1;
 	*hop = known;
 	if (likely((__u32)bpf_jiffies64() - known->asked < config.nexthop_age && length <= known->mtu &&
-		   known->received_on == ctx_device(ctx) && address_equal(&known->destination, destination)))
+		   known->received_on == arrival(ctx, s) && address_equal(&known->destination, destination)))
 		return 0;
 	s->route.destination = *destination;
 	s->route.index = index;

@@ -28,6 +28,8 @@ struct scratch {
 	struct flow flow;      /* that the packet opens */
 	struct route route;    /* that the kernel is asked for */
 	__u32 device;	       /* that the packet leaves by */
+	__u32 arrival;	       /* that it came in by: of a tagged frame, the VLAN's */
+	struct vlan_tag tags[VLAN_TAGS]; /* that were taken off the frame, or that it is to get */
 };
 
 struct {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0) */
 /* Counters: every packet once by outcome; what is forwarded (either direction, replies left to the stack
- * included) once by service and once by backend. Bytes are those of the frame as it came in.
+ * included) once by service and once by backend. Bytes are those of the frame as it came in;
+ * by service and backend without tags of VLANs.
  */
 #pragma once
 

@@ -85,12 +85,28 @@ struct fragment {
 	__u8 pad[3];
 };
 
+/* A tag as it stands in a frame (IEEE 802.1Q, 9.4): in front of the protocol of what it is on. */
+struct vlan_tag {
+	__be16 protocol;	/* 802.1Q or 802.1ad; 0: there is none */
+	__be16 control;		/* priority and VLAN id; in maps the id alone */
+};
+
+/* Tags that are looked behind: a provider's around a customer's (QinQ). */
+#define VLAN_TAGS 2
+
+/* How frames of a VLAN device come in and leave: by this device, with these tags, outermost first. */
+struct vlan {
+	__u32 device;
+	struct vlan_tag tags[VLAN_TAGS];
+};
+
 /* An answer of the routing table. */
 struct nexthop {
 	union address destination;
 	__u32 received_on;
 	__u32 device;
 	__u32 asked;		/* jiffies, low 32 bits */
+	struct vlan_tag tags[VLAN_TAGS]; /* that frames get on their way out */
 	__u8 macs[12];		/* destination and source, as they stand in a frame */
 	__u16 mtu;
 	__u16 pad;
@@ -142,6 +158,8 @@ struct config {
 	__u8 dsr_dispatch;		/* enum dispatch */
 	__u8 multi_buffer;		/* frames may be in several buffers (jumbo) */
 	__u8 transmit;			/* XDP: every driver sends by XDP_TX whatever is at the other end */
+	__u8 vlans;			/* XDP: the node has VLAN devices */
+	__u8 pad[3];
 };
 
 /* What `datapath capture` asks for: either end's address in a network, either end's port; 0 is any. Section

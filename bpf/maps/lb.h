@@ -17,6 +17,7 @@
 #define DEFAULT_FLOWS 65536
 #define DEFAULT_TABLE_SIZE 16381
 #define DEFAULT_FRAGMENTS 8192
+#define DEFAULT_VLANS 4096
 #define NEXTHOPS_HALF 4096
 #define LOOKUP_BITS 10
 
@@ -89,6 +90,22 @@ struct {
 	__type(key, __u32);
 	__type(value, struct lookup);
 } lookups_v1 SEC(".maps");
+
+/* VLAN devices by index: where their frames leave. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DEFAULT_VLANS);
+	__type(key, __u32);
+	__type(value, struct vlan);
+} vlans_out_v1 SEC(".maps");
+
+/* VLAN devices, their indices, by how their frames come in: those that the load balancer is to serve. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DEFAULT_VLANS);
+	__type(key, struct vlan);
+	__type(value, __u32);
+} vlans_in_v1 SEC(".maps");
 
 /* TCP flows in both directions; the coldest make room for new ones. */
 struct {

@@ -9,7 +9,7 @@ import pytest
 
 from bpf.conftest import REPOSITORY
 from datapath.compile.layouts import HISTORIES, LUTS, MODE_DSR, MODE_SNAT, Config, NodeConfig
-from datapath.kernel import libbpf
+from datapath.kernel import features, libbpf, load_balancer
 from datapath.kernel.abi import MapType
 from datapath.kernel.bpf_object import BpfObject
 from datapath.kernel.errors import BpfError
@@ -49,9 +49,9 @@ def load(path, table_size, **fields):
                 obj.set_inner_map(name, template)
             if "." not in name and obj.map_definition(name).max_entries > 64:
                 obj.set_max_entries(name, 64)
-        obj.set_initial_value(".rodata.config", bytes(config))
-        obj.load()
         (program,) = obj.programs()
+        load_balancer.set_config(obj, program.name, bytes(config))
+        obj.load()
         info = Path(f"/proc/self/fdinfo/{obj.program_fd(program.name)}").read_text()
     counts = [int(line.split()[1]) for line in info.splitlines() if line.startswith("verified_insns")]
     return counts[0] if counts else None
@@ -83,6 +83,22 @@ def test_loads_under_every_combination(lb_object, table_size):
 @pytest.mark.parametrize("table_size", [TABLE_SIZES[0], TABLE_SIZES[-1]])
 def test_loads_under_every_combination_at_tc(lb_object, table_size):
     loads_under_every_combination(lb_object, "tc_lb", table_size)
+
+
+WAYS = ("transmit", "vlans", "multi_buffer")
+"""What devices ask for."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_loads_for_all_kinds_of_devices(lb_object, mode):
+    modes, dispatch = MODES[mode]
+    fields = {**dict.fromkeys(SWITCHES, 1), "forwarding_modes": modes, "dsr_dispatch": dispatch}
+    for values in itertools.product((0, 1), repeat=len(WAYS)):
+        ways = dict(zip(WAYS, values))
+        if ways["multi_buffer"] and not features.has("xdp_frags"):
+            continue
+        count = load(lb_object, TABLE_SIZES[0], **fields, **ways)
+        assert count is None or count < BUDGET
 
 
 NODE_SWITCHES = ("enable_ipv4", "enable_ipv6", "enable_opt", "enable_geneve", "enable_ipip")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -9,6 +10,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Dot1Q, Ether
 
 from integration.node import BACKENDS, BACKENDS6, VIP, VIP6, answers, document, get, service, web_servers
 from netns.topology import wait_for
@@ -87,6 +90,31 @@ def test_what_is_dropped_and_what_passes(serving, tmp_path):
     with capturing(serving, path, "--device", "client0", "--protocol", "icmp"):
         serving.client.run("ping -c 1 -W 2 198.51.100.1")
     assert tshark(path, "icmp", "frame.comment") == [("before",), ("after: icmp_passed, pass",)]
+
+
+def test_the_filter_looks_behind_tags(serving, tmp_path):
+    path = tmp_path / "frames.pcapng"
+    inside = IP(src=CLIENT, dst=VIP) / UDP(sport=7, dport=9)
+    with (
+        capturing(serving, path, "--host", VIP, "--port", "9"),
+        serving.client,
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender,
+    ):
+        sender.bind(("eth0", 0))
+        for tags in (Dot1Q(vlan=7), Dot1Q(vlan=100, type=0x8100) / Dot1Q(vlan=7), Dot1Q(vlan=7)):
+            sender.send(bytes(Ether(dst="02:00:00:00:00:09") / tags / inside))
+        sender.send(
+            bytes(Ether(dst="02:00:00:00:00:09") / Dot1Q(vlan=7) / IP(src=CLIENT, dst="192.0.2.77") / UDP(dport=9))
+        )
+    comments = tshark(path, "vlan", "frame.comment")
+    assert comments == [("before",), ("after: vlan_passed, pass",)] * 3
+
+
+def test_a_device_without_program_is_refused(serving):
+    done = serving.run("capture", "-w", os.devnull, "--device", "lo")
+    assert done.returncode == 2
+    assert "carries no XDP program" in done.stderr
+    assert "client0" in done.stderr
 
 
 def test_networks_of_ipv6(agent, tmp_path):

@@ -39,6 +39,7 @@ TESTS = (
     "tests/bpf/test_loading.py::test_loads_under_every_combination[251]",
     "tests/bpf/test_loading.py::test_loads_under_every_combination_at_tc[251]",
     "tests/bpf/test_loading.py::test_loads_under_every_combination_node",
+    "tests/bpf/test_loading.py::test_loads_for_all_kinds_of_devices",
     # Every hook is attached, replaced in place, detached: XDP natively and generically, TCX or clsact, cgroups.
     "tests/unit/kernel/test_load_balancer.py::test_attached_natively_and_read_back",
     "tests/unit/kernel/test_load_balancer.py::test_replaced_in_place",
@@ -62,6 +63,12 @@ TESTS = (
     "tests/unit/kernel/test_maps.py::test_tables_are_swapped_whole",
     "tests/unit/kernel/test_maps.py::test_many_tables_take_few_system_calls_on_the_outer_map",
     "tests/netns/test_modes.py::test_every_mode_after_every_other",
+    # Devices that not every kernel has.
+    "tests/unit/kernel/test_devices.py::test_a_vlan_has_a_parent",
+    "tests/unit/kernel/test_devices.py::test_a_bond_has_ports",
+    "tests/unit/kernel/test_devices.py::test_frames_in_several_buffers",
+    "tests/netns/test_jumbo.py",
+    "tests/netns/test_vlan.py",
     # Packets: of every mode and dispatch, both families, at XDP and at tc.
     "tests/bpf/test_dsr.py::test_to_the_backend_of_its_slot",
     "tests/bpf/test_dsr.py::test_tunnel_between_families",
@@ -78,6 +85,8 @@ TESTS = (
     "tests/bpf/test_tc_lb.py::test_packet_that_stands_for_many",
     "tests/bpf/test_trace.py::test_new_flow",
     "tests/bpf/test_trace.py::test_direct_server_return",
+    "tests/bpf/test_vlan.py::test_request",
+    "tests/bpf/test_vlan.py::test_answers_go_back_as_they_came",
     "tests/bpf/test_wire.py",
 )
 """What kernels differ in, and a few cases of each packet test (tests/kernels/sample.py): a guest is slow."""

@@ -14,6 +14,7 @@ from datapath.compile.config import IPNetwork
 from datapath.compile.layouts import Capture, pack_address
 from datapath.compile.outcomes import OUTCOMES
 from datapath.kernel import devices
+from datapath.kernel.devices import Link
 from datapath.spec.errors import RefusedError, SpecError, SpecErrors, nearest_name
 from datapath.spec.scalars import parse_int, parse_port
 
@@ -26,7 +27,8 @@ LONGEST, MOST_BYTES = 3600, 65535
 
 def start(agent: Agent, parameters: Mapping[str, str]) -> dict[str, Any]:
     """Begin; what a reader of the events has to know. Raises SpecErrors, NotFoundError, KernelError."""
-    names = {name: link.index for name, link in devices.links().items()}
+    links = devices.links()
+    names = {name: link.index for name, link in links.items()}
     seconds, wanted = parse(parameters, names)
     with agent.lock:
         if not agent.kernel.loaded():
@@ -36,6 +38,7 @@ def start(agent: Agent, parameters: Mapping[str, str]) -> dict[str, Any]:
             left = max(0.0, agent.capture_until - time.monotonic())
             message = f"somebody captures already, for {left:.0f} s at most"
             raise SpecErrors([SpecError("node", "capture", None, message, "one capture at a time")])
+        _require_program(parameters.get("device"), links)
         attached = agent.kernel.begin_capture(bytes(wanted))
         agent.capture_until = time.monotonic() + seconds
     return {
@@ -79,6 +82,13 @@ def parse(parameters: Mapping[str, str], names: Mapping[str, int]) -> tuple[int,
     if errors or seconds is None:
         raise SpecErrors(errors)
     return seconds, wanted
+
+
+def _require_program(device: Optional[str], links: Mapping[str, Link]) -> None:
+    """Refuse a device whose frames XDP does not meet there: those of a VLAN or a bond it meets at what is below."""
+    if device and not links[device].xdp_program:
+        carrying = ", ".join(sorted(name for name, link in links.items() if link.xdp_program))
+        raise SpecErrors([SpecError("command line", "--device", device, "carries no XDP program", carrying)])
 
 
 def _chosen(text: str, known: Mapping[str, int]) -> int:

@@ -17,6 +17,7 @@ LARGEST = 3400
 _LETTERS = {**{name[0]: bit for name, bit in TCP_FLAGS.items()}, ".": TCP_FLAGS["ack"]}
 _ETHERNET = 14
 _IP4, _IP6 = 0x0800, 0x86DD
+_VLAN, _VLAN_ID = (b"\x81\x00", b"\x88\xa8"), 0x0FFF
 _HEADER = {4: 20, 6: 40}
 _TRANSPORT = {Protocol.TCP: 20, Protocol.UDP: 8}
 _ICMP = {4: 1, 6: 58}
@@ -75,8 +76,11 @@ def smallest(version: int, protocol: Protocol) -> int:
     return _HEADER[version] + _TRANSPORT[protocol]
 
 
-def build(packet: Packet, source_mac: str, destination_mac: str) -> bytes:
-    """The frame, its payload zeros, its checksums right; IPv4's may not be fragmented, as hosts send them."""
+def build(packet: Packet, source_mac: str, destination_mac: str, tags: bytes = b"") -> bytes:
+    """The frame, its payload zeros, its checksums right; IPv4's may not be fragmented, as hosts send them.
+
+    `tags` are those of VLANs, as they stand behind the MAC addresses.
+    """
     version = packet.source.version
     length = packet.length or smallest(version, packet.protocol)
     payload = bytes(length - smallest(version, packet.protocol))
@@ -92,7 +96,7 @@ def build(packet: Packet, source_mac: str, destination_mac: str) -> bytes:
     # UDP: 0 says that there is none, so a sum of 0 is sent as its other form (RFC 768).
     transport = transport[:place] + struct.pack(">H", total or 0xFFFF) + transport[place + 2 :]
     macs = bytes.fromhex((destination_mac + source_mac).replace(":", ""))
-    return macs + struct.pack(">H", _IP4 if version == 4 else _IP6) + header + transport
+    return macs + tags + struct.pack(">H", _IP4 if version == 4 else _IP6) + header + transport
 
 
 def _network(packet: Packet, length: int) -> bytes:
@@ -122,11 +126,14 @@ def _checksum(data: bytes) -> int:
 def decode(frame: bytes) -> dict[str, Any]:
     """Fields of a frame that `build` made, or of what the datapath made of it.
 
-    `to` is the outermost destination. Of a tunnelled packet the other fields are the inner packet's, and `tunnel` says
-    what is around it; `dsr` is the service that an option names.
+    `vlan` are the ids of its tags, outermost first; `to` is the outermost destination. Of a tunnelled packet the other
+    fields are the inner packet's, and `tunnel` says what is around it; `dsr` is the service that an option names.
     """
     fields: dict[str, Any] = {"source_mac": frame[6:12].hex(":"), "destination_mac": frame[:6].hex(":")}
-    packet = _network_fields(frame[_ETHERNET:])
+    vlans, start = _tags(frame)
+    if vlans:
+        fields["vlan"] = vlans
+    packet = _network_fields(frame[start:])
     fields["to"] = packet["destination"]
     inner, tunnel = _inside(packet)
     right = packet["right"]
@@ -142,6 +149,15 @@ def decode(frame: bytes) -> dict[str, Any]:
     fields.update(_transport(header[0] >> 4, protocol, transport))
     right = right and _transport_right(header, transport, protocol)
     return {**fields, "checksums": "right" if right else "wrong"}
+
+
+def _tags(frame: bytes) -> tuple[list[int], int]:
+    """Ids of VLANs, and where the packet begins."""
+    vlans, start = list[int](), _ETHERNET
+    while frame[start - 2 : start] in _VLAN:
+        vlans.append(int.from_bytes(frame[start : start + 2], "big") & _VLAN_ID)
+        start += 4
+    return vlans, start
 
 
 def _network_fields(data: bytes) -> dict[str, Any]:

@@ -69,12 +69,13 @@ class _Trace:
         """The whole answer."""
         sender = neighbours.next_hops([self._packet.source]).get(self._packet.source)
         link = self._links[device] if device is not None else self._receiver(sender)
-        frame = self._frame(link, sender)
-        run = self._run(frame, link)
+        carrier, tags = self._way_in(link)
+        frame = self._frame(link, sender, tags)
+        run = self._run(frame, carrier)
         evidence = self._evidence(frame, run)
-        attached = link.xdp_program == self._instance.loaded_id
+        attached = self._carries(carrier)
         return {
-            "device": {"name": link.name, "attached": link.xdp_mode if attached else None},
+            "device": {"name": link.name, "attached": carrier.xdp_mode if attached else None},
             **explain.explain(evidence),
             "next_hop": self._next_hop(evidence),
             "notes": _notes(link, attached, run),
@@ -82,16 +83,30 @@ class _Trace:
 
     def _receiver(self, sender: Optional[NextHop]) -> Link:
         """The device that the packet most likely comes in by: on the way back to its source."""
-        attached = [link for _, link in sorted(self._links.items()) if link.xdp_program == self._instance.loaded_id]
-        back = [link for link in attached if sender is not None and link.name == sender.device]
-        if back or attached:
-            return (back or attached)[0]
+        back = self._links.get(sender.device) if sender is not None else None
+        if back is not None and self._carries(self._way_in(back)[0]):
+            return back
+        attached = [link for _, link in sorted(self._links.items()) if self._carries(link)]
+        if attached:
+            return attached[0]
         message = "is needed: the load balancer is attached to no device"
         raise SpecErrors([SpecError("command line", "--device", None, message, ", ".join(sorted(self._links)))])
 
-    def _frame(self, link: Link, sender: Optional[NextHop]) -> bytes:
+    def _carries(self, link: Link) -> bool:
+        return bool(link.xdp_program == self._instance.loaded_id)
+
+    def _way_in(self, link: Link) -> tuple[Link, bytes]:
+        """The device at which XDP meets frames for `link`, and their tags: for a VLAN device not itself."""
+        for key, value in self._instance.entries(layouts.VLANS_IN):
+            way = layouts.Vlan.from_buffer_copy(key)
+            carrier = next((each for each in self._links.values() if each.index == way.device), None)
+            if int.from_bytes(value, sys.byteorder) == link.index and carrier is not None:
+                return carrier, b"".join(bytes(tag) for tag in way.tags if tag.protocol)
+        return link, b""
+
+    def _frame(self, link: Link, sender: Optional[NextHop], tags: bytes) -> bytes:
         known = self._macs.get(sender) if sender is not None and sender.device == link.name else None
-        return frames.build(self._packet, known or _SOMEBODY, link.mac or _NO_MAC)
+        return frames.build(self._packet, known or _SOMEBODY, link.mac or _NO_MAC, tags)
 
     def _run(self, frame: bytes, link: Link) -> Run:
         request, reply = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Optional
 
 from datapath.cli.tables import BOLD, GREEN, RED, YELLOW, count, paint, table
 
@@ -22,6 +22,7 @@ _FIELDS = (
     ("tcp_flags", "TCP flags"),
     ("ttl", "TTL"),
     ("length", "length"),
+    ("vlan", "VLAN"),
     ("tunnel", "tunnel"),
     ("dsr", "DSR option"),
     ("checksums", "checksums"),
@@ -66,9 +67,17 @@ def _facts(document: Document) -> Iterator[tuple[str, str]]:
         yield "next hop", f"{hop['address'] or 'unknown'} on {hop['device']}, MAC {hop['mac'] or 'not resolved'}"
 
 
+def _fields(packet: Optional[Document]) -> dict[str, Any]:
+    """A packet's fields as they are shown."""
+    fields = dict(packet or {})
+    if "vlan" in fields:
+        fields["vlan"] = ", ".join(map(str, fields["vlan"]))
+    return fields
+
+
 def _packets(document: Document) -> str:
-    before, after = document["before"], document["after"]
-    if after is None:
+    before, after = _fields(document["before"]), _fields(document["after"])
+    if not after:
         return table(("FIELD", "PACKET"), [(name, before[key]) for key, name in _FIELDS if key in before])
     rows = []
     for key, name in _FIELDS:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Optional
 
-from datapath.compile import config, devices, path_mtu
+from datapath.compile import config, devices, path_mtu, vlans
 from datapath.compile.compiled import Compiled
 from datapath.compile.errors import Problems
 from datapath.compile.hashing import seeds
 from datapath.compile.ids import allocate, full_map
-from datapath.compile.layouts import ADDRESSES, BACKENDS, SERVICES
+from datapath.compile.layouts import ADDRESSES, BACKENDS, SERVICES, VLANS_IN, VLANS_OUT
 from datapath.compile.services import Parts, Table, TableSettings, compile_parts
 from datapath.spec.modes import mode_of
 from datapath.spec.options import effective
 from datapath.state.facts import NodeFacts
-from datapath.state.kernel_state import KernelState, LoadBalancer, Neighbour
+from datapath.state.kernel_state import Entries, KernelState, LoadBalancer, Neighbour
 from datapath.state.merged import MergedState
 from datapath.state.model import Algorithm, IPAddress, Mode
 
@@ -56,6 +56,7 @@ class Balancer:
         ids = allocate([each.service for each in self.merged.services], self.have, sizes, self.problems)
         self._check_sizes(sizes, settings)
         neighbours = self._neighbours()
+        tagged = self._vlans(names, modes, sizes)
         # tables are dear: not for a state that is refused anyway
         self.problems.raise_if_any()
         parts = Parts()
@@ -64,11 +65,15 @@ class Balancer:
             known = previous.tables
         for service in self.merged.services:
             compile_parts(parts, service, ids, settings, known)
-        transmit = devices.can_transmit(modes, self.facts)
-        packed = config.pack_config(self.options, sources, self.facts.jiffies_hz, build_id, transmit)
+        ways = config.Ways(
+            transmit=devices.can_transmit(modes, self.facts),
+            vlans=bool(tagged[VLANS_OUT]),
+            several_buffers=devices.has_several_buffers(modes, self.facts),
+        )
+        packed = config.pack_config(self.options, sources, self.facts.jiffies_hz, build_id, ways)
         state = KernelState(
             map_sizes=sizes,
-            entries={SERVICES: parts.services, BACKENDS: parts.backends, ADDRESSES: parts.addresses},
+            entries={SERVICES: parts.services, BACKENDS: parts.backends, ADDRESSES: parts.addresses, **tagged},
             luts={lut_id: table.slots for lut_id, table in parts.tables.items()},
             load_balancer=LoadBalancer(packed, modes),
             sysctls=config.sysctls(dict.fromkeys([*names, *modes]), sources, self.facts),
@@ -89,6 +94,18 @@ class Balancer:
         loaded = self.have.load_balancer
         attached = {} if loaded is None else {name: mode for name, mode in loaded.attachments.items() if mode != "tc"}
         return devices.attachments(names, self.options["bpf-lb-acceleration"], self.facts, attached, self.problems)
+
+    def _vlans(self, names: list[str], modes: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, Entries]:
+        """Maps of VLAN devices; empty at tc, where the kernel puts tags on and takes them off."""
+        if "tc" in modes.values():
+            return {VLANS_OUT: {}, VLANS_IN: {}}
+        served = devices.vlans_served(names, modes, self.facts)
+        found = {VLANS_OUT: vlans.leaving(self.facts), VLANS_IN: vlans.arriving(served, self.facts)}
+        for name, entries in found.items():
+            if len(entries) > sizes[name]:
+                message = f"map {name} holds {sizes[name]} VLAN devices, this node has {len(entries)}"
+                self.problems.refuse("options.values.devices", len(entries), message, f"at most {sizes[name]}")
+        return found
 
     def _check_paths(self, receiving: list[str]) -> None:
         """Refuse paths that are too narrow for what direct server return adds; warn of clients that must shrink."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 from datapath.compile import layouts
@@ -21,6 +22,8 @@ TCP_ESTABLISHED_SECONDS = 8000
 TCP_CLOSING_SECONDS = 10
 OTHER_SECONDS = 60
 """Cilium's conntrack lifetimes (bpf-ct-timeout-regular-tcp, -tcp-fin, -any)."""
+_MOST_VLANS = 4096
+"""VLAN devices, and ways that their frames come in by."""
 _UNUSED = 1024
 """Entries of a map that the program has but never uses."""
 _DISPATCHES = {"opt": layouts.DISPATCH_OPT, "ipip": layouts.DISPATCH_IPIP, "geneve": layouts.DISPATCH_GENEVE}
@@ -58,6 +61,8 @@ def map_sizes(options: Mapping[str, Any]) -> dict[str, int]:
         layouts.FLOWS_ANY: int(options["bpf-ct-global-any-max"]),
         layouts.CHOICES_TCP: choices("bpf-ct-global-tcp-max"),
         layouts.CHOICES_ANY: choices("bpf-ct-global-any-max"),
+        layouts.VLANS_OUT: _MOST_VLANS,
+        layouts.VLANS_IN: _MOST_VLANS,
     }
 
 
@@ -89,16 +94,26 @@ def source_address(
     return next((each for each in addresses if each not in vips), addresses[0] if addresses else None)
 
 
+@dataclass(frozen=True)
+class Ways:
+    """What the node's devices ask of the program."""
+
+    transmit: bool = False
+    """Whether XDP_TX will do on every device."""
+    vlans: bool = False
+    """Whether there are VLAN devices."""
+    several_buffers: bool = False
+    """Whether frames may be larger than one buffer."""
+
+
 def pack_config(
     options: Mapping[str, Any],
     sources: Mapping[int, Optional[IPAddress]],
     hz: int,
     build_id: bytes,
-    transmit: bool = False,
+    ways: Ways,
 ) -> bytes:
-    """The bytes of `.rodata.config`; `sources` maps an IP version to the address of its requests, `transmit` says
-    whether XDP_TX will do on every device.
-    """
+    """The bytes of `.rodata.config`; `sources` maps an IP version to the address of its requests."""
     hash_seeds = seeds(options["bpf-lb-maglev-hash-seed"])
     ports: PortRange = options["datapath-snat-port-range"]
     config = Config(
@@ -119,7 +134,9 @@ def pack_config(
         nexthop_age=hz // 4,
         forwarding_modes=sum(_MODES[mode] for mode in uses(options)),
         dsr_dispatch=_DISPATCHES[options["bpf-lb-dsr-dispatch"]] if Mode.DSR in uses(options) else 0,
-        transmit=transmit,
+        multi_buffer=ways.several_buffers,
+        transmit=ways.transmit,
+        vlans=ways.vlans,
     )
     config.build_id[:] = build_id
     for version, address in sources.items():

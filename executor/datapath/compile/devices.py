@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Optional
 
-from datapath.compile.drivers import slow_sending
+from datapath.compile import vlans
+from datapath.compile.drivers import Hindrance, slow_sending
 from datapath.compile.errors import Problems
 from datapath.spec.errors import SpecError, nearest_name
 from datapath.state.facts import Device, NodeFacts
@@ -65,26 +67,52 @@ def _by_routes(facts: NodeFacts, targets: Iterable[IPAddress]) -> list[str]:
     return [name for name in (*facts.default_devices, *sorted(hops)) if name in facts.devices and name != "lo"]
 
 
-_CARRIED = ("bond",)
-"""Kinds of devices whose frames XDP meets below them. Not VLANs: the program leaves tagged frames to the stack."""
-
-
 def carriers(names: Iterable[str], facts: NodeFacts, problems: Problems) -> list[str]:
-    """The devices that programs for `names` are attached to: a bond's are its ports, each once.
+    """The devices that programs for `names` are attached to, where they can be native: each once."""
+    return list(dict.fromkeys(carrier for name in names for carrier in _carriers(name, facts, problems)))
+
+
+def _carriers(name: str, facts: NodeFacts, problems: Problems) -> Sequence[str]:
+    """A bond's are its ports, those of a VLAN device the ones of what it is on, if XDP can do there what it does.
 
     A program at the bond itself (5.15 and newer) does for some of its modes only; at the ports every mode will do. A
     port that comes later is drift, which the next apply heals.
     """
-    found: dict[str, None] = {}
+    device = facts.devices[name]
+    if device.kind == "vlan" and not _vlan_hindrance(name, facts):
+        below = vlans.base(name, facts)
+        return [] if below is None else _carriers(below.device.name, facts, problems)
+    if device.kind != "bond":
+        return [name]
+    if not device.lower:
+        problems.warn(f"device {name} is a bond without ports, so nothing is attached for it")
+    return device.lower
+
+
+def _vlan_hindrance(name: str, facts: NodeFacts) -> Optional[Hindrance]:
+    """Why XDP at what a VLAN device is on would not see its frames, or not natively."""
+    below = vlans.base(name, facts)
+    if below is None:
+        return Hindrance("its parent cannot be seen from here, or its frames have more than two tags", "")
+    for port in below.device.lower if below.device.kind == "bond" else (below.device.name,):
+        device = facts.devices[port]
+        if device.native_xdp is False:
+            return Hindrance(
+                f"{port}, which its frames come in by, has none: {_no_native(device)}", _native_remedy(device)
+            )
+        if device.takes_tags_off:
+            reason = f"{port}, which its frames come in by, takes tags off before XDP sees them (rx-vlan-offload)"
+            return Hindrance(reason, f"ethtool -K {port} rxvlan off")
+    return None
+
+
+def vlans_served(names: Iterable[str], modes: Mapping[str, str], facts: NodeFacts) -> dict[str, Sequence[str]]:
+    """VLAN devices of `names` -> the devices that the program for them is attached to, where it is not themselves."""
+    found: dict[str, Sequence[str]] = {}
     for name in names:
-        device = facts.devices[name]
-        if device.kind not in _CARRIED:
-            found[name] = None
-            continue
-        if not device.lower:
-            problems.warn(f"device {name} is a bond without ports, so nothing is attached for it")
-        found.update(dict.fromkeys(carriers(device.lower, facts, problems)))
-    return list(found)
+        if facts.devices[name].kind == "vlan" and name not in modes:
+            found[name] = [port for port in _carriers(name, facts, Problems()) if port in modes]
+    return found
 
 
 def _choices(facts: NodeFacts) -> str:
@@ -98,6 +126,10 @@ def attachments(
     if acceleration == "disabled":
         # tc meets a bond's frames at the bond.
         return dict.fromkeys(names, "tc")
+    if acceleration == "testing-only":
+        # In generic mode the kernel has taken the tags off already: there programs are at VLAN devices themselves.
+        ports = [name for each in names for name in (facts.devices[each].lower if _is_bond(each, facts) else (each,))]
+        return dict.fromkeys(ports, "generic")
     modes = _modes(carriers(names, facts, problems), acceleration, facts, attached, problems)
     for name in (name for name, mode in modes.items() if mode == "native"):
         device = facts.devices[name]
@@ -118,14 +150,18 @@ def can_transmit(modes: Mapping[str, str], facts: NodeFacts) -> bool:
     return not any(mode == "native" and facts.devices[name].driver == "veth" for name, mode in modes.items())
 
 
+def has_several_buffers(modes: Mapping[str, str], facts: NodeFacts) -> bool:
+    """Whether the program has to take frames in several buffers: natively; in generic mode the kernel joins them."""
+    jumbo = (mode == "native" and facts.devices[name].several_buffers for name, mode in modes.items())
+    return any(jumbo) and facts.features.get("xdp_frags", False)
+
+
 def _modes(
     names: Sequence[str], acceleration: str, facts: NodeFacts, attached: Mapping[str, str], problems: Problems
 ) -> dict[str, str]:
-    if acceleration == "testing-only":
-        return dict.fromkeys(names, "generic")
     modes = {}
     for name in names:
-        device = facts.devices[name]
+        device = _judged(facts.devices[name], facts)
         modes[name] = "native"
         if device.native_xdp is False and acceleration == "native":
             _refuse_native(device, problems)
@@ -138,29 +174,42 @@ def _modes(
     return modes
 
 
+def _judged(device: Device, facts: NodeFacts) -> Device:
+    """A VLAN device with the reason why XDP is not at what it is on, instead of that of its own driver."""
+    hindrance = _vlan_hindrance(device.name, facts) if device.kind == "vlan" else None
+    if hindrance is None:
+        return device
+    return replace(device, native_xdp_reason=hindrance.reason, native_xdp_remedy=hindrance.remedy)
+
+
+def _is_bond(name: str, facts: NodeFacts) -> bool:
+    return facts.devices[name].kind == "bond"
+
+
 def _no_native(device: Device) -> str:
     driver = f"its driver is {device.driver}" if device.driver else "it has no driver"
     return driver + (f" ({device.native_xdp_reason.rstrip('.')})" if device.native_xdp_reason else "")
 
 
 def _remedy(device: Device) -> str:
-    return f"; for native mode: {device.native_xdp_remedy}" if _changes_device(device.native_xdp_remedy) else ""
+    remedy = _native_remedy(device)
+    return f"; for native mode: {remedy}" if remedy else ""
 
 
-def _changes_device(remedy: str) -> bool:
-    """Whether a remedy is about the device and not about the option."""
-    return bool(remedy) and not remedy.startswith("best-effort")
+def _native_remedy(device: Device) -> str:
+    """What to do about the device; "" where the remedy is about the option."""
+    remedy = device.native_xdp_remedy
+    return "" if remedy.startswith("best-effort") else remedy
 
 
 def _refuse_native(device: Device, problems: Problems) -> None:
-    remedy = device.native_xdp_remedy
+    remedy = _native_remedy(device)
     problems.refuse(
         "options.values.acceleration",
         "native",
         f"device {device.name} has no native XDP: {_no_native(device)}; best-effort would attach there in generic"
         " mode, which does the same for every packet but later, after the kernel has allocated for it, so slower",
-        (f"{remedy}; or " if _changes_device(remedy) else "")
-        + "best-effort, testing-only, or devices whose driver has native XDP",
+        (f"{remedy}; or " if remedy else "") + "best-effort, testing-only, or devices whose driver has native XDP",
     )
 
 

@@ -23,6 +23,9 @@ class Driver:
     """Whether `max_mtu` is about the device at the other end."""
     half_channels: bool = False
     """Whether at most half of the channels may be in use: XDP takes a transmit queue for each."""
+    buffers: bool = False
+    """Whether it takes programs that handle frames in several buffers wherever the kernel has such programs, so that
+    `max_mtu` does not hold. Kernels from 6.3 on declare it, for any driver."""
     queue_per_cpu: bool = False
     """Whether a transmit queue for every CPU must be left beside those in use, or sending takes locks."""
     advice: str = ""
@@ -59,9 +62,16 @@ DRIVERS: Mapping[str, Driver] = {
     ),
     # drivers/net/veth.c: veth_xdp_set()
     "veth": Driver(
-        _ONE_BUFFER - 14, of_peer=True, advice="as many receive queues as the other end has transmit queues"
+        # Several buffers: commit 718a18a0c8a6 (5.18).
+        _ONE_BUFFER - 14,
+        of_peer=True,
+        buffers=True,
+        advice="as many receive queues as the other end has transmit queues",
     ),
 }
+
+
+_UNKNOWN = Driver(_ONE_BUFFER - 14)
 
 
 @dataclass(frozen=True)
@@ -72,13 +82,26 @@ class Hindrance:
     remedy: str
 
 
-def hindrance(
-    driver: str, device: str, mtu: int, channels: Optional[Channels], peer_mtu: Optional[int] = None
-) -> Optional[Hindrance]:
-    """The first limit of `driver` that the device exceeds."""
-    known = DRIVERS.get(driver, Driver())
+def several_buffers(driver: str, mtu: int, peer_mtu: Optional[int] = None) -> bool:
+    """Whether frames of such a device do not fit into one buffer beside XDP's headroom."""
+    known = DRIVERS.get(driver, _UNKNOWN)
     seen = peer_mtu if known.of_peer else mtu
-    if known.max_mtu is not None and seen is not None and seen > known.max_mtu:
+    return known.max_mtu is not None and seen is not None and seen > known.max_mtu
+
+
+def hindrance(
+    driver: str,
+    device: str,
+    mtu: int,
+    channels: Optional[Channels],
+    peer_mtu: Optional[int] = None,
+    *,
+    buffers: bool = False,
+) -> Optional[Hindrance]:
+    """The first limit of `driver` that the device exceeds; `buffers` says that it takes frames in several of them."""
+    known = DRIVERS.get(driver, _UNKNOWN)
+    if not buffers and driver in DRIVERS and several_buffers(driver, mtu, peer_mtu):
+        seen = peer_mtu if known.of_peer else mtu
         whose, where = ("the other end's MTU", "OTHER_END") if known.of_peer else ("MTU", device)
         return Hindrance(
             f"{whose} {seen} is above {known.max_mtu}, the most that driver {driver} takes for XDP in one buffer",
@@ -94,12 +117,12 @@ def hindrance(
 
 def advice(driver: str, device: str) -> str:
     """What to try where the driver refuses for a reason that the table does not know."""
-    return DRIVERS.get(driver, Driver()).advice.replace("DEVICE", device)
+    return DRIVERS.get(driver, _UNKNOWN).advice.replace("DEVICE", device)
 
 
 def slow_sending(driver: str, device: str, channels: Optional[Channels], cpus: int) -> Optional[Hindrance]:
     """Why a device that runs native XDP would send slower than it could."""
-    known = DRIVERS.get(driver, Driver())
+    known = DRIVERS.get(driver, _UNKNOWN)
     if known.queue_per_cpu and channels is not None and channels.used + cpus > channels.most:
         return Hindrance(
             f"{channels.most} queues are fewer than the {channels.used} in use and one for each of {cpus} CPUs, so what"
@@ -117,7 +140,10 @@ def outlook(device: str, driver: str, mtu: int, lower: Sequence[str]) -> str:
     seen = f"{device}: " + (f"driver {driver}" if driver else "no driver of a physical device") + f", MTU {mtu}"
     known = hindrance(driver, device, mtu, None)
     if known is not None:
-        return f"{seen}: no native XDP, for {known.reason}; {known.remedy}, or best-effort for generic mode"
+        return (
+            f"{seen}: native XDP if the kernel's driver takes frames in several buffers (some do from 5.18 on), for"
+            f" {known.reason}; else {known.remedy}, or best-effort for generic mode"
+        )
     if driver in DRIVERS:
         return f"{seen}: native XDP"
     return f"{seen}: the executor will find out whether it has native XDP (datapath info)"

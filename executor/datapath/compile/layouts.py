@@ -34,6 +34,10 @@ CHOICES_ANY = "choices_any_v1"
 NEXTHOPS = "nexthops_v1"
 LOOKUPS = "lookups_v1"
 """Answers of the routing table, and of SERVICES and ADDRESSES: of a fixed size, the datapath's own."""
+VLANS_OUT = "vlans_out_v1"
+"""HASH u32 index of a VLAN device -> Vlan: how its frames leave."""
+VLANS_IN = "vlans_in_v1"
+"""HASH Vlan -> u32 index of the VLAN device: how frames come in that the load balancer serves."""
 CAPTURE_EVENTS = "capture_events"
 """PERF_EVENT_ARRAY: copies of frames behind a CaptureEvent, from an instance of the program that makes them."""
 GENERATION = "generation_v1"
@@ -166,6 +170,30 @@ class ChoiceValue(Layout):
     )
 
 
+class VlanTag(Layout):
+    """A tag as it stands in a frame (IEEE 802.1Q, 9.4)."""
+
+    C_NAME = "vlan_tag"
+    _fields_ = (
+        ("protocol", ctypes.c_uint16.__ctype_be__),
+        ("control", ctypes.c_uint16.__ctype_be__),
+    )
+
+
+VLAN_TAGS = 2
+"""Tags that are looked behind."""
+
+
+class Vlan(Layout):
+    """Device and tags that frames of a VLAN device have, outermost first; all-zero tags are none."""
+
+    C_NAME = "vlan"
+    _fields_ = (
+        ("device", ctypes.c_uint32),
+        ("tags", VlanTag * VLAN_TAGS),
+    )
+
+
 class Counter(Layout):
     """Per CPU: value of maps `outcomes`, `service_stats` (key: LUT id) and `backend_stats` (key: backend id)."""
 
@@ -207,6 +235,8 @@ class Config(Layout):
         ("dsr_dispatch", ctypes.c_uint8),
         ("multi_buffer", ctypes.c_uint8),
         ("transmit", ctypes.c_uint8),
+        ("vlans", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 3),
     )
 
 
@@ -249,6 +279,8 @@ LAYOUTS: tuple[type[Layout], ...] = (
     FlowKey,
     FlowValue,
     ChoiceValue,
+    VlanTag,
+    Vlan,
     Counter,
     Config,
     Capture,

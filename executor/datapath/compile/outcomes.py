@@ -58,7 +58,7 @@ OUTCOMES: tuple[Outcome, ...] = (
         "Packet larger than the next hop's MTU, answered with ICMP fragmentation needed or packet too big.",
     ),
     Outcome("group_frame_passed", Verdict.PASS, "Ethernet multicast or broadcast, passed to the stack."),
-    Outcome("vlan_passed", Verdict.PASS, "VLAN-tagged frame, passed to the stack."),
+    Outcome("vlan_passed", Verdict.PASS, "Frame of a VLAN that is not served here, passed to the stack."),
     Outcome("not_ip_passed", Verdict.PASS, "Neither IPv4 nor IPv6, passed to the stack."),
     Outcome("family_disabled_passed", Verdict.PASS, "IP version that is switched off, passed to the stack."),
     Outcome("fragment_passed", Verdict.PASS, "IP fragment, passed to the stack."),

@@ -153,6 +153,11 @@ class BpfObject:
         self._check(self._lib.bpf_program__set_type(pointer, int(kind)), f"typing program {name}")
         self._check(self._lib.bpf_program__set_expected_attach_type(pointer, attach_type), f"typing program {name}")
 
+    def set_program_flags(self, name: str, flags: int) -> None:
+        """Flags of BPF_PROG_LOAD (`BPF_F_*`) for one program."""
+        result = self._lib.bpf_program__set_flags(self._program(name), ctypes.c_uint32(flags))
+        self._check(result, f"setting flags of program {name}")
+
     def program_fd(self, name: str) -> int:
         """File descriptor of a program after `load`; it ends with the object."""
         return self._check(self._lib.bpf_program__fd(self._program(name)), f"program {name}: {_NOT_AUTOLOADED}")

@@ -18,18 +18,21 @@ from datapath.compile import drivers
 from datapath.kernel import abi, libbpf, netlink
 from datapath.kernel.abi import AttachType, ProgramType
 from datapath.kernel.errors import BpfError
-from datapath.state.facts import Channels, Device, Interface, NextHop
+from datapath.kernel.features import has
+from datapath.state.facts import Channels, Device, Interface, NextHop, Tag
 
 NATIVE, GENERIC = "native", "generic"
 
 _SIOCETHTOOL = 0x8946
-_ETHTOOL_GDRVINFO, _ETHTOOL_GCHANNELS = 3, 60
+_ETHTOOL_GDRVINFO, _ETHTOOL_GFLAGS, _ETHTOOL_GCHANNELS = 3, 0x25, 60
+_ETH_FLAG_RXVLAN = 1 << 8
 _DRIVER_INFO_SIZE = 196
 _MODES = {1: NATIVE, "xdp": NATIVE, 2: GENERIC, "xdpgeneric": GENERIC, 3: "offload", "xdpoffload": "offload"}
 _IFF_UP = 1
 _PASS = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
 """r0 = XDP_PASS; exit"""
 _NETDEV_XDP_ACT_BASIC = 1
+_NETDEV_XDP_ACT_RX_SG = 32
 _IFINFOMSG_SIZE = 16
 _IFLA_MTU, _IFLA_XDP, _IFLA_TARGET_NETNSID = 4, 43, 46
 _IFLA_XDP_FD, _IFLA_XDP_ATTACHED, _IFLA_XDP_FLAGS = 1, 2, 3
@@ -59,6 +62,8 @@ class Link:
     """As `ip -d link` names it: bond, vlan, veth...; "" for hardware."""
     master: int = 0
     """Index of the bond or bridge that it is a port of; 0 without."""
+    tag: Optional[Tag] = None
+    """Of a VLAN device."""
 
 
 def links() -> dict[str, Link]:
@@ -88,7 +93,13 @@ def _link(message: Any) -> Link:
         (peer, message.get_attr("IFLA_LINK_NETNSID")) if peer else None,
         (info.get_attr("IFLA_INFO_KIND") or "") if info else "",
         message.get_attr("IFLA_MASTER") or 0,
+        _tag(info),
     )
+
+
+def _tag(info: Any) -> Optional[Tag]:
+    data = info.get_attr("IFLA_INFO_DATA") if info and info.get_attr("IFLA_INFO_KIND") == "vlan" else None
+    return Tag(data.get_attr("IFLA_VLAN_PROTOCOL"), data.get_attr("IFLA_VLAN_ID")) if data else None
 
 
 def addresses() -> dict[int, tuple[Interface, ...]]:
@@ -121,6 +132,12 @@ def channels(name: str) -> Optional[Channels]:
     return Channels(receive, most_receive) if most_receive else None
 
 
+def takes_tags_off(name: str, made_by: str) -> bool:
+    """Whether the device takes VLAN tags off frames before XDP sees them. A veth hands them on as they were sent."""
+    answer = _ethtool(name, struct.pack("=2I", _ETHTOOL_GFLAGS, 0)) if made_by != "veth" else b""
+    return bool(answer) and bool(struct.unpack("=2I", answer)[1] & _ETH_FLAG_RXVLAN)
+
+
 def _ethtool(name: str, command: bytes) -> bytes:
     """What the driver made of an ethtool command's structure; empty where it does not know the command."""
     buffer = array.array("B", command)
@@ -148,7 +165,14 @@ def read(names: Optional[Sequence[str]], probe_native: bool) -> dict[str, Device
         made_by, peer, queues = driver(name), _peer(link) if link.kind == "veth" else None, channels(name)
         verdict = _UNPROBED
         if probe_native:
-            known = drivers.hindrance(made_by, name, link.mtu, queues, peer.mtu if peer else None)
+            known = drivers.hindrance(
+                made_by,
+                name,
+                link.mtu,
+                queues,
+                peer.mtu if peer else None,
+                buffers=_takes_several_buffers(made_by, link),
+            )
             verdict = native_xdp(link, made_by, known, attach=names is not None)
         found[name] = Device(
             name,
@@ -166,8 +190,20 @@ def read(names: Optional[Sequence[str]], probe_native: bool) -> dict[str, Device
             lower=_lower(link, present.values()),
             xdp_mode=link.xdp_mode,
             channels=queues,
+            several_buffers=drivers.several_buffers(made_by, link.mtu, peer.mtu if peer else None),
+            tag=link.tag,
+            takes_tags_off=takes_tags_off(name, made_by),
         )
     return found
+
+
+def _takes_several_buffers(made_by: str, link: Link) -> bool:
+    """Whether the driver takes programs for frames in several buffers, as it declares or is known to."""
+    declared = xdp_features(link.index)
+    if declared is not None:
+        return bool(declared & _NETDEV_XDP_ACT_RX_SG)
+    known = drivers.DRIVERS.get(made_by)
+    return known is not None and known.buffers and has("xdp_frags")
 
 
 def _lower(link: Link, present: Iterable[Link]) -> tuple[str, ...]:
@@ -250,12 +286,15 @@ def _undeclared(link: Link, driver_name: str, of_driver: str) -> Verdict:
 def _without_native(link: Link) -> str:
     if link.kind == "bond":
         return "nothing: XDP is attached to the bond's ports"
+    if link.kind == "vlan":
+        return "nothing: XDP is attached to its parent, where that has native XDP and leaves tags on frames"
     return "best-effort attaches in generic mode"
 
 
 def _try_native(index: int) -> str:
     """Attach a program that passes everything, natively, and detach it; why that was refused, or ""."""
-    with libbpf.closing(libbpf.program_load(ProgramType.XDP, _PASS)) as program:
+    flags = abi.BPF_F_XDP_HAS_FRAGS if has("xdp_frags") else 0
+    with libbpf.closing(libbpf.program_load(ProgramType.XDP, _PASS, flags)) as program:
         try:
             # A link goes with its descriptor: whatever happens to this process, the device is left as it was.
             attached = libbpf.link_create(program, index, AttachType.XDP, abi.XDP_FLAGS_DRV_MODE)

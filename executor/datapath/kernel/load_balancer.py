@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from datapath.kernel import libbpf, tc
+from datapath.compile.layouts import Config
+from datapath.kernel import abi, libbpf, tc
 from datapath.kernel.abi import ProgramType
 from datapath.kernel.attachments import Transaction, attach_xdp, describe_program, detach, existing
 from datapath.kernel.bpf_object import BpfObject
@@ -25,6 +26,7 @@ PROGRAM = "xdp_lb"
 TC_PROGRAM = "tc_lb"
 CONFIG = ".rodata.config"
 CAPTURE = ".rodata.capture"
+_MULTI_BUFFER = Config.multi_buffer.offset
 _TC = "tc"
 """The mode of an attachment that is not XDP's."""
 
@@ -85,12 +87,19 @@ def load(obj: BpfObject, maps: Maps, config: bytes, function: str, capture: byte
     with ExitStack() as stack:
         for name in map_names(obj):
             obj.reuse_map(name, stack.enter_context(maps.opened(name)))
-        obj.set_initial_value(CONFIG, config)
+        set_config(obj, function, config)
         if capture:
             obj.set_initial_value(CAPTURE, capture)
         obj.load_only((function,))
         obj.load()
     return obj.program_fd(function)
+
+
+def set_config(obj: BpfObject, function: str, config: bytes) -> None:
+    """Have the program be loaded with this configuration."""
+    obj.set_initial_value(CONFIG, config)
+    if config[_MULTI_BUFFER : _MULTI_BUFFER + 1] == b"\1":
+        obj.set_program_flags(function, abi.BPF_F_XDP_HAS_FRAGS)
 
 
 def remove(pins: Pins, maps: Maps) -> None:

@@ -28,6 +28,8 @@ from datapath.compile.layouts import (
     NEXTHOPS,
     OUTCOMES,
     SERVICES,
+    VLANS_IN,
+    VLANS_OUT,
     FlowKey,
 )
 from datapath.kernel import abi, libbpf
@@ -35,11 +37,11 @@ from datapath.kernel.bpf_object import BpfObject
 from datapath.kernel.counters import counters
 from datapath.kernel.entries import read_entries
 from datapath.kernel.errors import BpfError, KernelError
-from datapath.kernel.load_balancer import CONFIG, PROGRAM, config_of
+from datapath.kernel.load_balancer import CONFIG, PROGRAM, config_of, set_config
 from datapath.kernel.maps import map_names
 from datapath.kernel.objects import LOAD_BALANCER
 
-SHARED = (SERVICES, BACKENDS, LUTS, HISTORIES, ADDRESSES, GENERATION)
+SHARED = (SERVICES, BACKENDS, LUTS, HISTORIES, ADDRESSES, GENERATION, VLANS_OUT, VLANS_IN)
 """Tables, which the program only reads: used in place."""
 FLOWS = (FLOWS_TCP, FLOWS_ANY)
 CHOICES = (CHOICES_TCP, CHOICES_ANY)
@@ -211,7 +213,7 @@ def instance(program: int, data: bytes) -> Iterator[Instance]:
                 obj.set_max_entries(name, _FLOWS_PER_CPU * max(4, libbpf.possible_cpus()))
             elif name not in (OUTCOMES, NEXTHOPS, LOOKUPS):
                 obj.set_max_entries(name, 1)
-        obj.set_initial_value(CONFIG, config)
+        set_config(obj, PROGRAM, config)
         obj.load_only((PROGRAM,))
         obj.load()
         fd = obj.program_fd(PROGRAM)

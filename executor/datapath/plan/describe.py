@@ -7,11 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Optional
 
 from datapath.compile.config import read_config
-from datapath.compile.layouts import ADDRESSES, BACKENDS, LUTS, SERVICES, Config, unpack_address
+from datapath.compile.layouts import (
+    ADDRESSES,
+    BACKENDS,
+    LUTS,
+    SERVICES,
+    VLANS_IN,
+    VLANS_OUT,
+    Config,
+    unpack_address,
+)
 from datapath.compile.maglev import shares
 from datapath.plan import operations as op
 from datapath.plan.diff import Plan
-from datapath.plan.labels import Labels, frontend
+from datapath.plan.labels import Labels, device_index, frontend, vlan
 from datapath.state.kernel_state import KernelState, Neighbour, UserProgram
 from datapath.state.model import Hook
 
@@ -116,6 +125,10 @@ class _Describer:
         if name == ADDRESSES:
             vip = [None if each is None else "VIP" for each in (old, value)]
             return _row(target, str(unpack_address(key)), *vip)
+        if name == VLANS_OUT:
+            return _row(target, device_index(key), *[None if each is None else vlan(each) for each in (old, value)])
+        if name == VLANS_IN:
+            return _row(target, vlan(key), *[None if each is None else device_index(each) for each in (old, value)])
         return _row(target, key.hex(), *[None if each is None else each.hex() for each in (old, value)])
 
     def _backend(self, target: str, old: Optional[bytes], value: Optional[bytes]) -> Row:

@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from datapath.compile.config import read_config
-from datapath.compile.layouts import ADDRESSES, BACKENDS, LUTS, SERVICE_DSR, SERVICES, ServiceValue
+from datapath.compile.layouts import (
+    ADDRESSES,
+    BACKENDS,
+    LUTS,
+    SERVICE_DSR,
+    SERVICES,
+    VLANS_IN,
+    VLANS_OUT,
+    ServiceValue,
+)
 from datapath.plan.operations import (
     AddNeighbour,
     DeleteEntry,
@@ -108,6 +117,9 @@ def _balancer(want: KernelState, wanted: LoadBalancer, have: KernelState) -> Ite
         _lut_changes(want, have, staged=LUTS in resized),
         _changes(SERVICES, want, have, staged=SERVICES in resized),
         _changes(ADDRESSES, want, have, staged=ADDRESSES in resized),
+        # Nothing points at these.
+        _changes(VLANS_OUT, want, have, staged=VLANS_OUT in resized),
+        _changes(VLANS_IN, want, have, staged=VLANS_IN in resized),
     ]
     swap = [SwapLoadBalancer(wanted.config, wanted.attachments)] if resized or _differs(wanted, have) else []
     yield from _entries(changes, swap)

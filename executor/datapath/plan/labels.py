@@ -13,10 +13,14 @@ from datapath.compile.layouts import (
     BackendValue,
     ServiceKey,
     ServiceValue,
+    Vlan,
     unpack_address,
 )
 from datapath.state.kernel_state import KernelState
 from datapath.state.model import Algorithm, Backend, BackendState, Frontend, Protocol
+
+_PROVIDER = 0x88A8
+"""802.1ad"""
 
 
 def frontend(key: bytes) -> str:
@@ -26,6 +30,18 @@ def frontend(key: bytes) -> str:
         return str(Frontend(unpack_address(bytes(stored.address)), stored.port, Protocol(stored.protocol)))
     except ValueError:
         return f"{unpack_address(bytes(stored.address))} port {stored.port} protocol {stored.protocol}"
+
+
+def device_index(packed: bytes) -> str:
+    """A network device, which maps know by its index."""
+    return f"device {struct.unpack('=I', packed)[0]}"
+
+
+def vlan(packed: bytes) -> str:
+    """`device 3, VLAN 100 (802.1ad), VLAN 7` for a way by which frames of a VLAN device come and go."""
+    stored = Vlan.from_buffer_copy(packed)
+    tags = [f"VLAN {tag.control}{' (802.1ad)' * (tag.protocol == _PROVIDER)}" for tag in stored.tags if tag.protocol]
+    return ", ".join((f"device {stored.device}", *tags))
 
 
 def _word(enum: type[Algorithm] | type[BackendState], value: int) -> str:

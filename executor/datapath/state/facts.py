@@ -21,6 +21,15 @@ class Channels:
 
 
 @dataclass(frozen=True)
+class Tag:
+    """What a VLAN device's frames carry on its parent (IEEE 802.1Q, 9.4)."""
+
+    protocol: int
+    """0x8100 (802.1Q) or 0x88a8 (802.1ad)."""
+    vlan: int
+
+
+@dataclass(frozen=True)
 class Device:
     """A network device."""
 
@@ -47,6 +56,12 @@ class Device:
     xdp_mode: str = ""
     """How an XDP program is attached now: native, generic, offload; "" where none is."""
     channels: Optional[Channels] = None
+    several_buffers: bool = False
+    """Whether its MTU (of a veth, the other end's) is so large that XDP gets frames in several buffers."""
+    tag: Optional[Tag] = None
+    """Of a VLAN device."""
+    takes_tags_off: bool = False
+    """Whether the hardware takes VLAN tags off frames before XDP sees them (ethtool's `rx-vlan-offload`)."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from datapath.compile import CompileErrors, devices, drivers, selected_devices
+from datapath.compile.config import read_config
 from datapath.compile.drivers import DRIVERS
 from datapath.sources.merge import merge as merge_health
 from datapath.state.facts import Channels
@@ -30,6 +31,16 @@ def test_the_mtu_of_the_other_end_counts_for_a_veth():
     assert drivers.hindrance("veth", "eth0", 9000, None, 3506) is None
     assert drivers.hindrance("veth", "eth0", 9000, None, None) is None
     assert drivers.hindrance("veth", "eth0", 1500, None, 9000).remedy == "ip link set dev OTHER_END mtu 3506"
+
+
+def test_drivers_that_take_several_buffers():
+    assert drivers.several_buffers("virtio_net", 9000)
+    assert drivers.several_buffers("other", 9000)
+    assert not drivers.several_buffers("virtio_net", 1500)
+    # Its own frames are as large as what the other end sends.
+    assert drivers.several_buffers("veth", 1500, 9000)
+    assert not drivers.several_buffers("veth", 9000, 1500)
+    assert drivers.hindrance("virtio_net", "eth0", 9000, None, buffers=True) is None
 
 
 @pytest.mark.parametrize(("used", "wanted"), [(8, 4), (5, 4), (4, None), (1, None)])
@@ -103,21 +114,11 @@ def test_generic_mode_says_what_native_mode_takes():
     assert any(warning.endswith("for native mode: ip link set mtu 3498") for warning in found.warnings)
 
 
-def test_a_vlan_stays_where_it_is():
-    """Its frames are met above the tag."""
-    vlan = replace(
-        device("eth0.7", "10.0.0.2/24", driver="802.1Q VLAN Support", native=False), kind="vlan", lower=("eth0",)
-    )
-    node = facts(vlan, device("eth0"), default_devices=("eth0.7",))
-    found = compiled(service(), node=node, devices="eth0.7", bpf_lb_acceleration="best-effort")
-    assert found.state.load_balancer.attachments == {"eth0.7": "generic"}
-
-
 @pytest.mark.parametrize(
     ("driver", "mtu", "lower", "expected"),
     [
         ("ena", 1500, [], "eth0: driver ena, MTU 1500: native XDP"),
-        ("ena", 9001, [], "eth0: driver ena, MTU 9001: no native XDP, for MTU 9001 is above 3498"),
+        ("ena", 9001, [], "eth0: driver ena, MTU 9001: native XDP if the kernel's driver takes frames in several"),
         ("tg3", 1500, [], "eth0: driver tg3, MTU 1500: the executor will find out"),
         ("", 1500, ["eth1", "eth2"], "eth0: on top of eth1, eth2, whose drivers decide"),
     ],
@@ -133,3 +134,19 @@ def test_what_can_be_expected_beforehand(driver, mtu, lower, expected):
 def test_xdp_tx_is_used_where_it_arrives(driver, mode, told):
     node = facts(device("eth0", "10.0.0.2/24", driver=driver))
     assert devices.can_transmit({"eth0": mode}, node) is told
+
+
+@pytest.mark.parametrize(
+    ("several", "known", "acceleration", "asked"),
+    [
+        (True, True, "native", True),
+        (True, False, "native", False),
+        (True, True, "testing-only", False),
+        (False, True, "native", False),
+    ],
+)
+def test_the_program_takes_several_buffers_where_it_has_to(several, known, acceleration, asked):
+    jumbo = replace(device("eth0", "10.0.0.2/24"), several_buffers=several)
+    node = facts(jumbo, features={"xdp_frags": known})
+    found = compiled(service(), node=node, bpf_lb_acceleration=acceleration)
+    assert bool(read_config(found.state).multi_buffer) is asked

@@ -2,10 +2,10 @@ import ipaddress
 
 import pytest
 
-from datapath.kernel import devices
+from datapath.kernel import devices, features
 from datapath.kernel.devices import GENERIC, NATIVE
 from datapath.plan.operations import PrepareMaps, SwapLoadBalancer
-from datapath.state.facts import Channels, NextHop
+from datapath.state.facts import Channels, NextHop, Tag
 
 
 def made(node, command):
@@ -62,7 +62,27 @@ def test_without_declared_features_the_attempt_decides(node, monkeypatch):
     assert devices.read(None, probe_native=True)["eth0"].native_xdp is None
 
 
-def test_too_large_an_mtu_for_native_xdp(node, peer):
+@pytest.fixture
+def one_buffer(monkeypatch):
+    """Neither driver nor kernel takes frames in several buffers, as before 5.18."""
+    monkeypatch.setattr(devices, "_takes_several_buffers", lambda *_: False)
+    monkeypatch.setattr(devices, "has", lambda _: False)
+
+
+def test_frames_in_several_buffers(node, peer):
+    """What the driver says of itself, and what it does, where the kernel has programs for such frames."""
+    if not features.has("xdp_frags"):
+        pytest.skip("this kernel has no such programs")
+    for namespace in (node, peer):
+        namespace.run("ip link set eth0 mtu 9000")
+    for names in (None, ["eth0"]):
+        found = devices.read(names, probe_native=True)["eth0"]
+        assert found.several_buffers
+        assert found.native_xdp is not False
+    assert found.native_xdp is True
+
+
+def test_too_large_an_mtu_for_native_xdp(node, peer, one_buffer):
     node.run("ip link set eth0 mtu 9000")
     peer.run("ip link set eth0 mtu 9000")
     found = devices.read(["eth0"], probe_native=True)["eth0"]
@@ -77,7 +97,7 @@ def test_too_large_an_mtu_for_native_xdp(node, peer):
 
 
 @pytest.mark.parametrize(("mtu", "native"), [(3506, True), (3507, False)])
-def test_the_table_and_the_driver_agree_about_the_largest_mtu(node, peer, mtu, native):
+def test_the_table_and_the_driver_agree_about_the_largest_mtu(node, peer, one_buffer, mtu, native):
     """Predicted (a dry run, all devices) and tried (named devices)."""
     peer.run(f"ip link set eth0 mtu {mtu}")
     # What an older kernel's driver does not declare is not predicted.
@@ -86,7 +106,7 @@ def test_the_table_and_the_driver_agree_about_the_largest_mtu(node, peer, mtu, n
     assert devices.read(["eth0"], probe_native=True)["eth0"].native_xdp is native
 
 
-def test_why_not_is_told_without_declared_features_too(node, peer, monkeypatch):
+def test_why_not_is_told_without_declared_features_too(node, peer, one_buffer, monkeypatch):
     monkeypatch.setattr(devices, "xdp_features", lambda _: None)
     assert devices.read(None, probe_native=True)["eth0"].native_xdp is None
     peer.run("ip link set eth0 mtu 4000")
@@ -126,6 +146,7 @@ def test_a_vlan_has_a_parent(node):
     made(node, "ip link add link eth0 name eth0.7 type vlan id 7")
     found = devices.read(["eth0.7"], probe_native=True)["eth0.7"]
     assert (found.kind, found.lower, found.native_xdp) == ("vlan", ("eth0",), False)
+    assert found.tag == Tag(0x8100, 7)
 
 
 def test_a_bond_has_ports(node):

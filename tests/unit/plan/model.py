@@ -3,11 +3,20 @@
 import struct
 from dataclasses import replace
 
-from datapath.compile.layouts import ADDRESSES, BACKENDS, LUTS, SERVICES, BackendValue, ServiceValue
+from datapath.compile.layouts import (
+    ADDRESSES,
+    BACKENDS,
+    LUTS,
+    SERVICES,
+    VLANS_IN,
+    VLANS_OUT,
+    BackendValue,
+    ServiceValue,
+)
 from datapath.plan import operations as op
 from datapath.state.kernel_state import KernelState, LoadBalancer
 
-ENTRY_MAPS = (SERVICES, BACKENDS, ADDRESSES)
+ENTRY_MAPS = (SERVICES, BACKENDS, ADDRESSES, VLANS_OUT, VLANS_IN)
 
 
 class Kernel:
