@@ -104,7 +104,8 @@ def second_instances():
 
         @contextmanager
         def second_instance(kernel):
-            with libbpf.closing(libbpf.pinned(kernel._pins.load_balancer)) as fd:
+            pins = kernel._pins
+            with libbpf.closing(libbpf.pinned(pins.load_balancer) or libbpf.pinned(pins.tc_load_balancer)) as fd:
                 loaded = libbpf.program_info(fd).id
             if loaded not in made:
                 made[loaded] = stack.enter_context(original(kernel))

@@ -8,7 +8,6 @@ The lookup of next hops asks the node's own namespace, so its routes and neighbo
 permanent entries, nobody answers.
 """
 
-import ctypes
 import errno
 import functools
 import ipaddress
@@ -132,16 +131,6 @@ def backends_of(version):
         DSR_CROSSED_TIGHT: [(other.tight.format(1), 8080)],
         DSR_RANDOM: [(side.backend.format(11), 8080), (side.backend.format(12), 8080)],
     }
-
-
-class SkBuff(ctypes.Structure):
-    """As much of `struct __sk_buff` as a run may set."""
-
-    _fields_ = (
-        ("before", ctypes.c_uint32 * 9),
-        ("ingress_ifindex", ctypes.c_uint32),
-        ("ifindex", ctypes.c_uint32),
-    )
 
 
 @dataclass(frozen=True)
@@ -421,7 +410,7 @@ class Rig:
     def push(self, frame, device="in0", meta=0):
         """(XDP verdict, frame) and nothing more; the first `meta` bytes of `frame` are metadata in front of it."""
         if self.hook == "tc":
-            context = SkBuff(ingress_ifindex=self.devices[device], ifindex=self.devices[device])
+            context = abi.SkBuff(ingress_ifindex=self.devices[device], ifindex=self.devices[device])
             verdict, output, _ = libbpf.run_program(self._program, bytes(frame), context)
             return TC_VERDICTS[verdict], output
         context = abi.XdpMd(data=meta, ingress_ifindex=self.devices[device]) if self._takes_context else None

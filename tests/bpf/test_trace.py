@@ -7,6 +7,7 @@ from scapy.layers.l2 import Ether
 
 from bpf.oracle import slot_hash
 from bpf.rig import (
+    AT_EVERY_HOOK,
     CLIENT_MAC,
     DSR,
     GATEWAY,
@@ -29,6 +30,8 @@ from datapath.kernel import trace as kernel_trace
 
 EACH = pytest.mark.parametrize(("version", "protocol"), [(4, "tcp"), (4, "udp"), (6, "tcp"), (6, "udp")])
 BOTH = pytest.mark.parametrize("version", [4, 6])
+SENT = {"xdp": ("XDP_REDIRECT", "native"), "tc": ("TC_ACT_REDIRECT", "tc")}
+"""What sends a frame at a hook, and how that is called."""
 
 
 def test_every_map_is_shared_or_private(lb_object):
@@ -51,21 +54,24 @@ def test_every_map_is_shared_or_private(lb_object):
         assert {*map_names(obj)} == own | {*kernel_trace.SHARED}, "is the new map a table, or does it remember?"
 
 
+@AT_EVERY_HOOK
 @EACH
 def test_new_flow(rig, trace, version, protocol):
     told = trace(version, protocol)
-    assert (told["verdict"], told["xdp"], told["outcome"]) == ("forward", "XDP_REDIRECT", "request_new_flow")
+    action, mode = SENT[rig.hook]
+    assert (told["verdict"], told["action"], told["outcome"]) == ("forward", action, "request_new_flow")
     assert told["flow"]["before"] is None
     assert told["why"][0] == "no flow record: a new flow begins"
     assert told["snat"] == {"source": end(SIDES[version].snat, 20000), "how": "kept", "reason": ""}
     assert told["slot"]["number"] == slot_hash(SIDES[version].client, 20000, WEB, PROTOCOLS[protocol]) % TABLE_SIZE
-    assert told["device"] == {"name": "in0", "attached": "native"}
+    assert told["device"] == {"name": "in0", "attached": mode}
     met = rig.run(request(version, protocol))
     assert told["backend"]["backend"] == end(*met.destination)
     hop = {"device": "out0", "address": met.destination[0], "mac": Ether(met.frame).dst}
     assert told["next_hop"] == hop
 
 
+@AT_EVERY_HOOK
 @EACH
 def test_known_flow(rig, trace, version, protocol):
     met = rig.run(request(version, protocol))
@@ -89,6 +95,7 @@ def test_source_port_that_is_taken(rig, trace, version, protocol):
     assert told["snat"]["source"] == end(*rig.run(request(version, protocol, port=port)).source)
 
 
+@AT_EVERY_HOOK
 @EACH
 def test_reply(rig, trace, version, protocol):
     side = SIDES[version]
@@ -107,6 +114,7 @@ def test_reply(rig, trace, version, protocol):
     assert rig.run(reply(version, met, protocol), "out0").outcome == "reply_forwarded"
 
 
+@AT_EVERY_HOOK
 @BOTH
 def test_next_hop_that_cannot_be_reached(trace, version):
     told = trace(version, port=LOST)
@@ -136,6 +144,7 @@ def test_a_lie_is_told_loudly(rig, snapshot, tmp_path, monkeypatch):
 DISPATCH = pytest.mark.parametrize("dispatch", [1, 2, 3], ids=["opt", "ipip", "geneve"])
 
 
+@AT_EVERY_HOOK
 @EACH
 @DISPATCH
 def test_direct_server_return(rig, trace, version, protocol, dispatch):

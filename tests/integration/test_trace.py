@@ -83,7 +83,7 @@ def test_agent_and_command_line_tell_the_same(agent):
     without = agent.ask(*words)
     for told in (with_agent, without):
         # Resolved meanwhile or not, that is the network's business.
-        del told["next_hop"], told["verdict"], told["xdp"], told["outcome"], told["sentence"], told["after"]
+        del told["next_hop"], told["verdict"], told["action"], told["outcome"], told["sentence"], told["after"]
     assert without == with_agent
 
 

@@ -61,7 +61,8 @@ class Evidence:
     packet: Packet
     frame: bytes
     """As it went in."""
-    verdict: int
+    action: str
+    """What the program returned."""
     outcome: Outcome
     output: bytes
     """As it came out."""

@@ -19,8 +19,13 @@ from datapath.state.model import Algorithm, BackendState
 
 _NEW, _ESTABLISHED, _CLOSING = range(3)
 _STATES = {_NEW: "new", _ESTABLISHED: "established", _CLOSING: "closed"}
-XDP = {0: "XDP_ABORTED", 1: "XDP_DROP", 2: "XDP_PASS", 3: "XDP_TX", 4: "XDP_REDIRECT"}
-_SENT = {Verdict.FORWARD: (3, 4), Verdict.ANSWER: (3, 4), Verdict.PASS: (2,), Verdict.DROP: (1,)}
+_SEND = ("XDP_TX", "XDP_REDIRECT", "TC_ACT_REDIRECT")
+_ACTIONS = {
+    Verdict.FORWARD: _SEND,
+    Verdict.ANSWER: _SEND,
+    Verdict.PASS: ("XDP_PASS", "TC_ACT_UNSPEC"),
+    Verdict.DROP: ("XDP_DROP", "TC_ACT_SHOT"),
+}
 _SHOWN_FRONTENDS = 10
 _WITHOUT_BACKEND = frozenset({"no_backend_answered", "no_backend_dropped"})
 
@@ -43,7 +48,7 @@ def explain(evidence: Evidence) -> dict[str, Any]:
 def _common(evidence: Evidence) -> dict[str, Any]:
     return {
         "verdict": evidence.outcome.verdict.value,
-        "xdp": XDP.get(evidence.verdict, str(evidence.verdict)),
+        "action": evidence.action,
         "outcome": evidence.outcome.name,
         "sentence": evidence.outcome.sentence,
         "direction": "reply" if evidence.reply else "request",
@@ -217,8 +222,8 @@ def _no_service(evidence: Evidence) -> str:
 def disagreements(evidence: Evidence) -> Iterator[str]:
     """Where what was measured is not what the tables, the hash and the configuration say it should be."""
     name, verdict = evidence.outcome.name, evidence.outcome.verdict
-    if evidence.verdict not in _SENT[verdict]:
-        yield f"outcome {name} means {verdict.value}, but the program returned {XDP.get(evidence.verdict)}"
+    if evidence.action not in _ACTIONS[verdict]:
+        yield f"outcome {name} means {verdict.value}, but the program returned {evidence.action}"
     if evidence.has_dsr:
         yield from dsr.disagreements(evidence)
     elif (name in ("reply_forwarded", "reply_passed")) != (evidence.reply and name in TRANSLATED):

@@ -62,6 +62,7 @@ class _Trace:
         self._instance = instance
         self._packet = packet
         self._links = links
+        self._attached = agent.kernel.attached_to(instance.loaded_id)
         self._macs = neighbours.macs()
         self._config = layouts.Config.from_buffer_copy(instance.config)
 
@@ -75,7 +76,7 @@ class _Trace:
         evidence = self._evidence(frame, run)
         attached = self._carries(carrier)
         return {
-            "device": {"name": link.name, "attached": carrier.xdp_mode if attached else None},
+            "device": {"name": link.name, "attached": self._attached.get(carrier.index)},
             **explain.explain(evidence),
             "next_hop": self._next_hop(evidence),
             "notes": _notes(link, attached, run),
@@ -93,7 +94,7 @@ class _Trace:
         raise SpecErrors([SpecError("command line", "--device", None, message, ", ".join(sorted(self._links)))])
 
     def _carries(self, link: Link) -> bool:
-        return bool(link.xdp_program == self._instance.loaded_id)
+        return link.index in self._attached
 
     def _way_in(self, link: Link) -> tuple[Link, bytes]:
         """The device at which XDP meets frames for `link`, and their tags: for a VLAN device not itself."""
@@ -131,7 +132,7 @@ class _Trace:
         return evidences.Evidence(
             packet=packet,
             frame=frame,
-            verdict=run.verdict,
+            action=run.action,
             outcome=OUTCOMES[run.outcome],
             output=run.frame,
             before=run.before,

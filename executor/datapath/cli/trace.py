@@ -33,7 +33,7 @@ _SNAT = {"kept": "the client's port kept", "record": "as the flow record says"}
 def render(document: Document) -> str:
     """Verdict, what led to it, and the packet before and after."""
     verdict = document["verdict"]
-    head = f"{paint(verdict.upper(), _COLOURS.get(verdict, ''))}  {document['outcome']} ({document['xdp']})"
+    head = f"{paint(verdict.upper(), _COLOURS.get(verdict, ''))}  {document['outcome']} ({document['action']})"
     parts = [f"{head}\n{document['sentence']}"]
     parts += ["\n".join(paint(f"DISAGREEMENT: {each}", RED) for each in document["disagreements"])]
     parts += ["\n".join(f"{paint(f'{name:<10}', BOLD)} {text}" for name, text in _facts(document))]

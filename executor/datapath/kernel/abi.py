@@ -237,6 +237,24 @@ class LinkInfo(ctypes.Structure):
         return int(self.target[0]) | int(self.target[1]) << 32
 
 
+class SkBuff(ctypes.Structure):
+    """`struct __sk_buff`, the context of a tc program, as far as a run may set it."""
+
+    _fields_ = (
+        ("len", ctypes.c_uint32),
+        ("pkt_type", ctypes.c_uint32),
+        ("mark", ctypes.c_uint32),
+        ("queue_mapping", ctypes.c_uint32),
+        ("protocol", ctypes.c_uint32),
+        ("vlan_present", ctypes.c_uint32),
+        ("vlan_tci", ctypes.c_uint32),
+        ("vlan_proto", ctypes.c_uint32),
+        ("priority", ctypes.c_uint32),
+        ("ingress_ifindex", ctypes.c_uint32),
+        ("ifindex", ctypes.c_uint32),
+    )
+
+
 class XdpMd(ctypes.Structure):
     """`struct xdp_md`, the context of an XDP program, for `test_run`."""
 

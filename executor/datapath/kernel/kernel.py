@@ -23,6 +23,7 @@ from datapath.kernel import (
     programs,
     read,
     sysctl,
+    tc,
     trace,
 )
 from datapath.kernel import devices as device_facts
@@ -170,14 +171,23 @@ class Kernel:
             KernelError: no program is loaded, or one of another version.
         """
         fd = libbpf.pinned(self._pins.load_balancer)
+        hook = trace.XDP
         if fd is None:
-            raise KernelError(None, 0, self._nothing_to_run())
+            fd, hook = libbpf.pinned(self._pins.tc_load_balancer), trace.TC
+        if fd is None:
+            raise KernelError(None, 0, "no load balancer is loaded")
         with libbpf.closing(fd):
             try:
-                with trace.instance(fd, self._objects.read()) as made:
+                with trace.instance(fd, self._objects.read(hook.object), hook) as made:
                     yield made
             except BpfError as e:
                 raise KernelError(None, e.errno or 0, e.strerror or str(e), e.log) from e
+
+    def attached_to(self, program: int) -> dict[int, str]:
+        """Where the load balancer's program with that id is attached: device index -> XDP mode, or `tc`."""
+        found = {link.index: link.xdp_mode for link in device_facts.links().values() if link.xdp_program == program}
+        at_tc = tc.attached(self._pins, load_balancer.TC_PROGRAM)
+        return {**found, **{each.index: "tc" for each in at_tc if each.program == program}}
 
     def begin_capture(self, wanted: bytes) -> set[int]:
         """Have the load balancer copy frames to map `capture_events` (see `kernel.capture`); where, by device index.

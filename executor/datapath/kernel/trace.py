@@ -7,12 +7,13 @@ packet meets.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Optional
+from typing import Callable, Optional
 
 from datapath.compile.layouts import (
     ADDRESSES,
@@ -37,9 +38,9 @@ from datapath.kernel.bpf_object import BpfObject
 from datapath.kernel.counters import counters
 from datapath.kernel.entries import read_entries
 from datapath.kernel.errors import BpfError, KernelError
-from datapath.kernel.load_balancer import CONFIG, PROGRAM, config_of, set_config
+from datapath.kernel.load_balancer import CONFIG, PROGRAM, TC_PROGRAM, config_of, set_config
 from datapath.kernel.maps import map_names
-from datapath.kernel.objects import LOAD_BALANCER
+from datapath.kernel.objects import LOAD_BALANCER, LOAD_BALANCER_TC
 
 SHARED = (SERVICES, BACKENDS, LUTS, HISTORIES, ADDRESSES, GENERATION, VLANS_OUT, VLANS_IN)
 """Tables, which the program only reads: used in place."""
@@ -47,6 +48,32 @@ FLOWS = (FLOWS_TCP, FLOWS_ANY)
 CHOICES = (CHOICES_TCP, CHOICES_ANY)
 RECORDS = (*FLOWS, *CHOICES)
 """Private, with copies of the entries concerned. All other maps are private and empty."""
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Where the program runs, and what the kernel wants to run it on a frame."""
+
+    object: str
+    function: str
+    context: Callable[[int], ctypes.Structure]
+    """For a frame that the device of that index received."""
+    verdicts: Mapping[int, str]
+    """Names of what the program may return."""
+
+
+XDP = Hook(
+    LOAD_BALANCER,
+    PROGRAM,
+    lambda index: abi.XdpMd(ingress_ifindex=index),
+    {0: "XDP_ABORTED", 1: "XDP_DROP", 2: "XDP_PASS", 3: "XDP_TX", 4: "XDP_REDIRECT"},
+)
+TC = Hook(
+    LOAD_BALANCER_TC,
+    TC_PROGRAM,
+    lambda index: abi.SkBuff(ingress_ifindex=index, ifindex=index),
+    {0xFFFFFFFF: "TC_ACT_UNSPEC", 2: "TC_ACT_SHOT", 7: "TC_ACT_REDIRECT"},
+)
 
 _ROUNDS = 256
 """Runs before giving up: every search for a source port meets at most 32 entries that have to be copied first."""
@@ -63,8 +90,8 @@ _OTHER_VERSION = (
 class Run:
     """What the program did to a frame."""
 
-    verdict: int
-    """`enum xdp_action`."""
+    action: str
+    """What the program returned: `XDP_REDIRECT`, `TC_ACT_REDIRECT`..."""
     outcome: int
     """Index of the outcome that it counted."""
     frame: bytes
@@ -82,7 +109,10 @@ class Run:
 class Instance:
     """A second instance of the loaded program (see `instance`); nothing that it does can be seen outside."""
 
-    def __init__(self, program: int, loaded: int, live: Mapping[str, int], private: Mapping[str, int]) -> None:
+    def __init__(
+        self, hook: Hook, program: int, loaded: int, live: Mapping[str, int], private: Mapping[str, int]
+    ) -> None:
+        self._hook = hook
         self.loaded_id = libbpf.program_info(loaded).id
         """Of the loaded program."""
         self.config = config_of(loaded)
@@ -127,26 +157,27 @@ class Instance:
             self._set_flows(before)
             self._set_choices(request, choices)
             counted = self._outcomes()
-            verdict, output, on_device = self._push(frame, ifindex)
+            action, output, on_device = self._push(frame, ifindex)
             after = self._flows()
             # What it wrote where the live maps hold something, it wrote in ignorance of that.
             met = self._live_flows(key for key in after if key not in before)
             if not met:
                 recorded = {name: (value, self._private_entry(name, request)) for name, value in choices.items()}
-                return Run(verdict, self._counted(counted), output, before, after, recorded, on_device)
+                return Run(action, self._counted(counted), output, before, after, recorded, on_device)
             before.update(met)
         raise KernelError(None, 0, f"the packet met more than {_ROUNDS} flow entries; try again")
 
-    def _push(self, frame: bytes, ifindex: int) -> tuple[int, bytes, bool]:
+    def _push(self, frame: bytes, ifindex: int) -> tuple[str, bytes, bool]:
+        on_device = True
         try:
-            verdict, output, _ = libbpf.run_program(self._program, frame, abi.XdpMd(ingress_ifindex=ifindex))
+            verdict, output, _ = libbpf.run_program(self._program, frame, self._hook.context(ifindex))
         except BpfError as e:
-            # No kernel before 5.15 takes a context (commit 47316f4a3053).
+            # No kernel before 5.15 takes a context for XDP (commit 47316f4a3053).
             if e.errno != errno.EINVAL:
                 raise
+            on_device = False
             verdict, output, _ = libbpf.run_program(self._program, frame)
-            return verdict, output, False
-        return verdict, output, True
+        return self._hook.verdicts.get(verdict, str(verdict)), output, on_device
 
     def _outcomes(self) -> dict[int, tuple[int, int]]:
         return counters(read_entries(self._private[OUTCOMES]))
@@ -189,12 +220,13 @@ def _flow_map(key: bytes) -> str:
 
 
 @contextmanager
-def instance(program: int, data: bytes) -> Iterator[Instance]:
+def instance(program: int, data: bytes, hook: Hook) -> Iterator[Instance]:
     """A second instance of a loaded program; it ends with the block.
 
     Args:
         program: file descriptor of the loaded one.
         data: the object file that it came from.
+        hook: what it is for.
 
     Raises:
         KernelError: `data` is another version of the program.
@@ -202,7 +234,7 @@ def instance(program: int, data: bytes) -> Iterator[Instance]:
     config = config_of(program)
     with ExitStack() as stack:
         live = _maps_of(program, stack)
-        obj = stack.enter_context(BpfObject(data, LOAD_BALANCER))
+        obj = stack.enter_context(BpfObject(data, hook.object))
         names = map_names(obj)
         if len(config) != len(obj.initial_value(CONFIG)) or not {*SHARED, *RECORDS, OUTCOMES} <= {*live} & {*names}:
             raise KernelError(None, 0, _OTHER_VERSION)
@@ -213,14 +245,14 @@ def instance(program: int, data: bytes) -> Iterator[Instance]:
                 obj.set_max_entries(name, _FLOWS_PER_CPU * max(4, libbpf.possible_cpus()))
             elif name not in (OUTCOMES, NEXTHOPS, LOOKUPS):
                 obj.set_max_entries(name, 1)
-        set_config(obj, PROGRAM, config)
-        obj.load_only((PROGRAM,))
+        set_config(obj, hook.function, config)
+        obj.load_only((hook.function,))
         obj.load()
-        fd = obj.program_fd(PROGRAM)
+        fd = obj.program_fd(hook.function)
         # The tag is a hash of the instructions, without the maps' descriptors.
         if libbpf.program_info(fd).tag != libbpf.program_info(program).tag:
             raise KernelError(None, 0, _OTHER_VERSION)
-        yield Instance(fd, program, live, {name: obj.map_fd(name) for name in (*RECORDS, OUTCOMES)})
+        yield Instance(hook, fd, program, live, {name: obj.map_fd(name) for name in (*RECORDS, OUTCOMES)})
 
 
 def _maps_of(program: int, stack: ExitStack) -> dict[str, int]:

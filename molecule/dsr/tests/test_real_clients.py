@@ -83,11 +83,34 @@ def test_dig(dispatch, vip, transport):
     assert set(answers) == set(lab.BACKENDS)
 
 
-@pytest.mark.parametrize("vip", [lab.VIP4, f"[{lab.VIP6}]"])
-def test_backends_learn_the_mtu_of_the_path(dispatch, narrow_path, vip):
-    """The router's errors are for the VIP: any load balancer may get them, and has to find the flow's backend."""
+def download(vip):
+    """Fetch what does not fit into one packet; the backends' caches of routes afterwards."""
     sent = lab.shell("be1", "sha256sum < /usr/bin/python3.11")
     for _ in range(6):
         assert lab.shell("client", f"curl --silent --max-time 10 --globoff http://{vip}/large | sha256sum") == sent
-    learnt = [lab.shell(node, "ip route show cache; ip -6 route show cache") for node in lab.BACKENDS]
+    return [lab.shell(node, "ip route show cache; ip -6 route show cache") for node in lab.BACKENDS]
+
+
+@pytest.mark.parametrize("vip", [lab.VIP4, f"[{lab.VIP6}]"])
+def test_backends_learn_the_mtu_of_the_path(dispatch, narrow_path, vip):
+    """The router's errors are for the VIP: any load balancer may get them, and has to find the flow's backend."""
+    learnt = download(vip)
     assert any(f"mtu {NARROW}" in routes for routes in learnt), learnt
+
+
+@pytest.fixture
+def by_addresses():
+    """The router chooses a load balancer by addresses alone: for an ICMP error by those of the quoted packet."""
+    leaves = [f"net.ipv{version}.fib_multipath_hash_policy" for version in FAMILIES]
+    for leaf in leaves:
+        lab.run("router", "sysctl", "-qw", f"{leaf}=0")
+    yield
+    for leaf in leaves:
+        lab.run("router", "sysctl", "-qw", f"{leaf}=1")
+
+
+def test_with_snat_errors_have_to_meet_the_flow_s_own_load_balancer(by_addresses, narrow_path):
+    lab.converge_dsr(cilium_loadbalancer_mode="snat")
+    for vip in (lab.VIP4, f"[{lab.VIP6}]"):
+        learnt = download(vip)
+        assert any(f"mtu {NARROW}" in routes for routes in learnt), learnt

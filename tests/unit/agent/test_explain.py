@@ -59,7 +59,7 @@ def evidence(outcome, **more):
     values = {
         "packet": PACKET,
         "frame": frames.build(PACKET, *MACS),
-        "verdict": 4,
+        "action": "XDP_REDIRECT",
         "outcome": next(each for each in OUTCOMES if each.name == outcome),
         "output": output(),
         "before": {},
@@ -96,7 +96,7 @@ def test_the_slot_is_the_published_vectors():
         ("request_new_flow", {"table": struct.pack("=I", 2) * SIZE}, "holds 10.0.1.12:8080 (id 2)"),
         ("request_new_flow", {"table": bytes(4 * SIZE)}, "holds nobody (id 0)"),
         ("request_new_flow", {"table": struct.pack("=I", 1) * 13}, "but the table has 13"),
-        ("request_new_flow", {"verdict": 2}, "but the program returned XDP_PASS"),
+        ("request_new_flow", {"action": "XDP_PASS"}, "but the program returned XDP_PASS"),
         ("request_new_flow", {"output": output(OTHER)}, "not translated as its flow record says"),
         ("request_new_flow", {"output": output()[:-1] + b"\1"}, "wrong checksum"),
         ("request_new_flow", {"after": {}}, "there is no flow record of it"),
@@ -185,7 +185,7 @@ def test_who_has_the_port():
     ids=range(3),
 )
 def test_why_there_is_no_backend(table, backends, reason):
-    told = explain.explain(evidence("no_backend_dropped", verdict=1, after={}, table=table, backends=backends))
+    told = explain.explain(evidence("no_backend_dropped", action="XDP_DROP", after={}, table=table, backends=backends))
     assert (told["backend"], told["after"], told["disagreements"]) == (None, None, [])
     assert reason in told["why"][0]
 
@@ -193,11 +193,13 @@ def test_why_there_is_no_backend(table, backends, reason):
 def test_a_node_without_an_address_of_the_family():
     none = config()
     none.snat_address4[:] = bytes(16)
-    told = explain.explain(evidence("no_snat_port_dropped", verdict=1, after={}, config=none))
+    told = explain.explain(evidence("no_snat_port_dropped", action="XDP_DROP", after={}, config=none))
     assert told["why"] == ["this node has no source address for IPv4 (direct-routing-device)"]
 
 
 def test_many_frontends_are_cut():
     ports = tuple(f"192.0.2.10:{number}/TCP" for number in range(1, 40))
-    told = explain.explain(evidence("unknown_port_dropped", verdict=1, after={}, service=None, table=b"", ports=ports))
+    told = explain.explain(
+        evidence("unknown_port_dropped", action="XDP_DROP", after={}, service=None, table=b"", ports=ports)
+    )
     assert told["why"][0].endswith("192.0.2.10:10/TCP, ...")

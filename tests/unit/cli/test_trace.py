@@ -17,7 +17,7 @@ PACKET = {
 }
 FORWARDED = {
     "verdict": "forward",
-    "xdp": "XDP_REDIRECT",
+    "action": "XDP_REDIRECT",
     "outcome": "request_new_flow",
     "sentence": "First packet of a flow.",
     "direction": "request",
