@@ -2,6 +2,7 @@
 
 import ipaddress
 from contextlib import contextmanager
+from dataclasses import replace
 
 from bench import cases, frames, programs
 from bench.measure import Target
@@ -19,6 +20,15 @@ ENTER = {
     "enter_common": "enter a flow into a full LRU table",
     "enter_own": "the same with a list for each CPU (BPF_F_NO_COMMON_LRU)",
 }
+FIND = {
+    "find_common": "look up a flow in an LRU table",
+    "find_set": "in a set-associative table, without its lock",
+    "find_set_locked": "in a set-associative table, with its lock",
+}
+OPEN = {
+    "open_common": "look up and enter both directions of a flow, in a full LRU table",
+    "open_set": "the same in a full set-associative table",
+}
 NOTHING = "nothing"
 
 
@@ -29,7 +39,7 @@ def loaded():
         chosen = [pack_address(ipaddress.ip_address(backend(version, 150))) for version in (4, 6)]
         obj.set_initial_value(".rodata.target", b"".join(chosen))
         obj.load()
-        yield {name: Target(name, obj.program_fd(name)) for name in (NOTHING, *NEXT_HOP, *ENTER)}
+        yield {name: Target(name, obj.program_fd(name)) for name in (NOTHING, *NEXT_HOP, *ENTER, *FIND, *OPEN)}
 
 
 def measured(bench, device):
@@ -40,11 +50,26 @@ def measured(bench, device):
             # The floors know IPv4 only, but `tx` does not look.
             case = cases.Case(f"IPv{version}, one flow", one, one, "")
             yield from _compare(bench, case, targets, NEXT_HOP)
+        yield from _found(bench, device, targets)
         fresh = Traffic(frames.request(4, "tcp", offset=2), device, order=Order.FRESH)
-        for name in ENTER:
-            bench.wrapper.choose(targets[name].program)
-            bench.wrapper.run(fresh, bench.node.flow_entries)
-        yield from _compare(bench, cases.Case("IPv4, always a new flow", fresh, fresh, ""), targets, ENTER)
+        case = cases.Case("IPv4, always a new flow", fresh, fresh, "")
+        for names in (ENTER, OPEN):
+            for name in names:
+                bench.wrapper.choose(targets[name].program)
+                # Tables of sets have more places than entries.
+                bench.wrapper.run(fresh, 2 * bench.node.flow_entries)
+            yield from _compare(bench, case, targets, names)
+
+
+def _found(bench, device, targets):
+    """Lookups of one flow, and of many that are there with their replies."""
+    one = Traffic(frames.request(4, "tcp"), device)
+    many = replace(one, flows=cases.MANY)
+    for name in OPEN:
+        bench.wrapper.choose(targets[name].program)
+        bench.wrapper.run(many, many.flows)
+    for text, traffic in (("one flow", one), ("128k flows at random", replace(many, order=Order.MIXED))):
+        yield from _compare(bench, cases.Case(f"IPv4, {text}", traffic, traffic, ""), targets, FIND)
 
 
 def _compare(bench, case, targets, names):

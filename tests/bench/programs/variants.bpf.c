@@ -10,6 +10,8 @@
 
 #define FLOWS 524288 /* as the load balancer's tables */
 
+#include "flow_sets.h"
+
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 struct next_hop {
@@ -46,6 +48,14 @@ const volatile struct {
 	union address backend4;
 	union address backend6;
 } target SEC(".rodata.target");
+
+/* Where what was found is copied to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64[SET_WORDS]);
+} copies SEC(".maps");
 
 static INLINE bool parse(struct xdp_md *ctx, struct packet *packet)
 {
@@ -154,5 +164,125 @@ int enter_own(struct xdp_md *ctx)
 	if (!parse(ctx, &packet))
 		return XDP_ABORTED;
 	bpf_map_update_elem(&own_lru, &packet.tuple, &flow, BPF_ANY);
+	return XDP_TX;
+}
+
+/* The key of the other direction, as if there were a backend for each client: no two flows have the same. */
+static INLINE void reply_key(const struct flow_key *request, struct flow_key *reply)
+{
+	*reply = *request;
+	reply->source = request->destination;
+	reply->destination = request->source;
+	reply->source_port = request->destination_port;
+	reply->destination_port = request->source_port;
+	reply->direction = DIRECTION_REPLY;
+}
+
+static INLINE __u64 *copy(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&copies, &zero);
+}
+
+SEC("xdp")
+int find_common(struct xdp_md *ctx)
+{
+	struct packet packet = {};
+	const struct flow *flow;
+	__u64 *found = copy();
+
+	if (!found || !parse(ctx, &packet))
+		return XDP_ABORTED;
+	flow = bpf_map_lookup_elem(&common_lru, &packet.tuple);
+	/* What the load balancer reads of it in any case. */
+	if (flow)
+		*found = flow->last_seen + flow->new_source.words[3] + flow->new_destination.words[3];
+	return XDP_TX;
+}
+
+SEC("xdp")
+int find_set(struct xdp_md *ctx)
+{
+	struct packet packet = {};
+	struct flow_set *set;
+	__u64 *found = copy();
+	__u64 hash;
+
+	if (!found || !parse(ctx, &packet))
+		return XDP_ABORTED;
+	hash = set_hash(&packet.tuple);
+	set = set_of(hash);
+	if (set)
+		set_find(set, hash, &packet.tuple, found);
+	return XDP_TX;
+}
+
+SEC("xdp")
+int find_set_locked(struct xdp_md *ctx)
+{
+	struct packet packet = {};
+	struct flow_set *set;
+	__u64 *found = copy();
+	__u64 hash;
+
+	if (!found || !parse(ctx, &packet))
+		return XDP_ABORTED;
+	hash = set_hash(&packet.tuple);
+	set = set_of(hash);
+	if (!set)
+		return XDP_ABORTED;
+	bpf_spin_lock(&set->lock);
+	set_find_in(set, hash, (const __u64 *)&packet.tuple, found);
+	bpf_spin_unlock(&set->lock);
+	return XDP_TX;
+}
+
+SEC("xdp")
+int open_common(struct xdp_md *ctx)
+{
+	struct packet packet = {};
+	struct flow_key reply;
+	struct flow flow = {};
+
+	if (!parse(ctx, &packet))
+		return XDP_ABORTED;
+	if (bpf_map_lookup_elem(&common_lru, &packet.tuple))
+		return XDP_TX;
+	flow.last_seen = bpf_jiffies64();
+	reply_key(&packet.tuple, &reply);
+	if (!bpf_map_lookup_elem(&common_lru, &reply))
+		bpf_map_update_elem(&common_lru, &reply, &flow, BPF_NOEXIST);
+	bpf_map_update_elem(&common_lru, &packet.tuple, &flow, BPF_ANY);
+	return XDP_TX;
+}
+
+SEC("xdp")
+int open_set(struct xdp_md *ctx)
+{
+	struct flow_set *set, *reply_set;
+	struct packet packet = {};
+	struct flow_key reply;
+	__u64 hash, reply_hash;
+	__u64 *found = copy();
+	__u32 now;
+
+	if (!found || !parse(ctx, &packet))
+		return XDP_ABORTED;
+	hash = set_hash(&packet.tuple);
+	set = set_of(hash);
+	if (!set)
+		return XDP_ABORTED;
+	if (set_find(set, hash, &packet.tuple, found))
+		return XDP_TX;
+	now = bpf_jiffies64();
+	reply_key(&packet.tuple, &reply);
+	reply_hash = set_hash(&reply);
+	reply_set = set_of(reply_hash);
+	if (!reply_set)
+		return XDP_ABORTED;
+	if (!set_find(reply_set, reply_hash, &reply, found))
+		set_enter(reply_set, reply_hash, &reply, now, now);
+	set_enter(set, hash, &packet.tuple, now, now);
 	return XDP_TX;
 }
