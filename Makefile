@@ -61,6 +61,7 @@ test-fuzz: setup bpf ## push random and mutated frames through the load balancer
 	$(PYTEST) -s tests/fuzz
 
 test-bench: setup bpf ## try the benchmark out, and compare its figures that do not jitter with the committed ones
+	@tools/setup-apt.sh nftables
 	$(PYTEST) -s tests/bench
 
 test-netns: setup bpf ## test the datapath on topologies of network namespaces
@@ -85,6 +86,7 @@ test-readme: setup ## run the README's commands as they are written
 
 .PHONY: bench
 bench: setup bpf ## measure program and executor beside yardsticks (build/bench); more: BENCH=--help
+	@tools/setup-apt.sh nftables
 	PYTHONPATH=executor:tests python3 -m bench $(BENCH)
 
 .PHONY: molecule

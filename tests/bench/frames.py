@@ -29,6 +29,12 @@ def request(version, protocol, flags="A", destination=None, offset=0):
     return frame(version, client, destination or VIP[version], l4(protocol, FIRST_PORT, PORT, flags))
 
 
+def datagram(device, destination=None):
+    """A client's UDP frame to a device's own MAC address, where the kernel wants it; without checksum (RFC 768)."""
+    transport = UDP(sport=FIRST_PORT, dport=PORT, chksum=0)
+    return frame(4, "198.18.0.0", destination or VIP[4], transport, (ROUTER_MAC, MACS[device]))
+
+
 def reply(forwarded, version, protocol):
     """A backend's answer to a request that the load balancer forwarded as `forwarded`."""
     packet = Ether(forwarded)

@@ -5,7 +5,21 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from bench import cases, executor, figures, floors, machine, measure, node, report, steps, variants
+from bench import (
+    cases,
+    executor,
+    figures,
+    floors,
+    hooks,
+    live,
+    machine,
+    measure,
+    node,
+    report,
+    steps,
+    variants,
+    wire,
+)
 from bench.wrapper import Wrapper
 
 
@@ -51,6 +65,7 @@ def run(effort, cpu, tell=print):
     busy = machine.Busy()
     os.sched_setaffinity(0, {max(everywhere) if cpu is None else cpu})
     packets, stepwise, others, found = [], [], [], []
+    travelling = Travelling(effort, everywhere, tell)
     try:
         for mode in (node.TRANSLATING, *node.DIRECT):
             with node.converged(mode) as one, Wrapper() as wrapper, floors.loaded() as yardsticks:
@@ -62,6 +77,7 @@ def run(effort, cpu, tell=print):
                 stepwise += walked
                 if effort.thorough and mode is node.TRANSLATING:
                     others = list(variants.measured(bench, one.devices["in0"]))
+                travelling.measure(one, yardsticks)
         os.sched_setaffinity(0, everywhere)
         tell("the executor's work")
         durations = executor.measured(effort.services, effort.executor_rounds)
@@ -74,9 +90,67 @@ def run(effort, cpu, tell=print):
         "packets": list(report.packet_rows(packets)),
         "steps": list(report.step_rows(stepwise)),
         "variants": others,
+        "hooks": list(report.hook_rows(travelling.hooks)),
+        "wire": list(report.wire_rows(travelling.wire, wire.GOALS)),
+        "left_out": travelling.left_out,
         "executor": list(report.duration_rows(durations)),
         "figures": figures.together(found),
     }
+
+
+class Travelling:
+    """What takes frames that travel: tc beside XDP, and the wire."""
+
+    def __init__(self, effort, everywhere, tell):
+        self.effort = effort
+        self.everywhere = everywhere
+        self.tell = tell
+        self.hooks, self.wire = [], []
+        self.left_out = []
+        """Sentences: what this machine cannot show."""
+
+    def measure(self, one, yardsticks):
+        """What concerns a mode; `one` is its node at XDP."""
+        with ExitStack() as stack:
+            generator = stack.enter_context(live.Generator())
+            nothing, slb = (
+                hooks.yardstick(each, stack.enter_context(wire.yardstick(each)))
+                for each in (yardsticks["tx"], yardsticks["slb"])
+            )
+            try:
+                live.require(generator, nothing.forwarder)
+            except live.MissingError as e:
+                self._leave_out(f"tc and wire: {e}")
+                return
+            other = stack.enter_context(node.converged(one.mode.at_tc()))
+            self.tell(f"{one.mode.name}, tc beside XDP")
+            places = (slb, hooks.load_balancer(one), hooks.load_balancer(other))
+            self.hooks += hooks.Hooks(generator, nothing, places, self.effort).measured(one.mode)
+            if one.mode.dispatch == wire.DISPATCH:
+                self._wire(generator, [each.forwarder for each in (nothing, *places)])
+
+    def _wire(self, generator, present):
+        (cpu,) = os.sched_getaffinity(0)
+        with wire.peers(self._leave_out) as others, ExitStack() as stack:
+            forwarders = [*present, *others]
+            for each in forwarders:
+                stack.enter_context(generator.sink(each))
+            self.tell(wire.ONE_CORE)
+            self.wire += wire.Rounds(generator, forwarders, self.effort).measured(wire.ONE_CORE)
+            self.tell(wire.OWN_CORE)
+            # On a busy machine the two cores wait for each other, and many flows take long.
+            kinds, effort = (
+                (wire.FLOWS, self.effort) if self.effort.thorough else ((1,), replace(self.effort, rounds=1))
+            )
+            try:
+                with wire.own_core(forwarders, cpu, self.everywhere - {cpu}) as clocks:
+                    self.wire += wire.Rounds(generator, forwarders, effort).measured(wire.OWN_CORE, kinds, clocks)
+            except live.MissingError as e:
+                self._leave_out(str(e))
+
+    def _leave_out(self, why):
+        if why not in self.left_out:
+            self.left_out.append(why)
 
 
 def _packets(bench, yardsticks, effort, tell):

@@ -58,6 +58,15 @@ class OutcomeError(AssertionError):
     """A case did not take the way that it is named after."""
 
 
+def check_outcome(case, before, after, packets):
+    """So many packets have to be counted as `case.outcome`; name -> packets before and after, else OutcomeError."""
+    other = {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)}
+    expected = other.pop(case.outcome, 0)
+    # The node's own devices say a word now and then (multicast listener reports).
+    if expected < packets * 0.999:
+        raise OutcomeError(f"{case.name}: {expected} of {packets} packets are {case.outcome}; others: {other}")
+
+
 class Bench:
     """Measures cases on a node."""
 
@@ -108,15 +117,7 @@ class Bench:
         before = self.node.outcomes() if target.program == self.node.program else {}
         verdict, _, took = self.wrapper.run(traffic, self.repeat)
         if target.program == self.node.program:
-            self._check(case, before)
+            check_outcome(case, before, self.node.outcomes(), self.repeat)
         elif verdict not in (XDP_TX, XDP_REDIRECT):
             raise OutcomeError(f"{case.name}: {target.name} ended with verdict {verdict}")
         return took
-
-    def _check(self, case, before):
-        after = self.node.outcomes()
-        other = {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)}
-        expected = other.pop(case.outcome, 0)
-        # The node's own devices say a word now and then (multicast listener reports).
-        if expected < self.repeat * 0.999:
-            raise OutcomeError(f"{case.name}: {expected} of {self.repeat} packets are {case.outcome}; others: {other}")

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import programs
@@ -54,11 +54,16 @@ class Mode:
     name: str
     options: dict
     dispatch: str = ""
+    hook: str = "xdp"
 
     @property
     def port(self):
         """The backends' own: what goes through an IP tunnel keeps the frontend's."""
         return PORT if self.dispatch == "ipip" else 8080
+
+    def at_tc(self):
+        """The same without XDP."""
+        return replace(self, options={**self.options, "acceleration": "disabled"}, hook="tc")
 
 
 TRANSLATING = Mode("SNAT", {})
@@ -135,14 +140,16 @@ def agent_in(namespace):
 
 
 class Node:
-    """The node, converged; use inside its namespace."""
+    """The node, converged; use inside its namespace. `peer` is the namespace at the other end of its devices."""
 
-    def __init__(self, agent, paths, mode):
+    def __init__(self, agent, mode, namespace, peer):
         self.mode = mode
+        self.namespace = namespace
+        self.peer = peer
         self.kernel = agent.kernel
-        self.pins = paths.pins
+        self.pins = agent.paths.pins
         self.devices = {device: socket.if_nametoindex(device) for device in MACS}
-        self.program = libbpf.pinned(self.pins / "xdp_lb")
+        self.program = libbpf.pinned(self.pins / f"{mode.hook}_lb")
         self.config = load_balancer.config_of(self.program)
         self.maps = {path.name: libbpf.pinned(path) for path in (self.pins / "maps").iterdir()}
 
@@ -174,10 +181,11 @@ def converged(mode=TRANSLATING):
     try:
         with agent_in(namespace) as agent:
             agent.apply(document(mode))
-            transmit(agent)
+            if mode.hook == "xdp":
+                transmit(agent)
             # The executor has had the entries resolved again, by asking; make them permanent once more.
             resolve(namespace)
-            node = Node(agent, agent.paths, mode)
+            node = Node(agent, mode, namespace, peer)
             try:
                 yield node
             finally:

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 from datapath.kernel import libbpf
@@ -13,6 +14,8 @@ BUILD = REPOSITORY / "build" / "bench"
 PRODUCT = REPOSITORY / "build" / "bpf" / "xdp_lb.bpf.o"
 SOURCES = Path(__file__).parent / "programs"
 _FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-std=gnu11", "-Wall", "-Wextra", "-Werror")
+_RUN_TIME = 0
+"""enum bpf_stats_type: BPF_STATS_RUN_TIME."""
 _HELPER_CALL = re.compile(r"\t85 00 00 00 (..) (..) (..) (..)\s")
 """An instruction of llvm-objdump: BPF_CALL with source register 0, so neither of an own function nor of a kfunc."""
 
@@ -58,12 +61,30 @@ def load_on(obj, maps, config, **sections):
     obj.load()
 
 
+def _told(program):
+    """What the kernel tells of a loaded program: name -> text."""
+    lines = Path(f"/proc/self/fdinfo/{program}").read_text().splitlines()
+    return {name: text.strip() for name, _, text in (line.partition(":") for line in lines)}
+
+
 def verified_instructions(program):
     """Instructions that the verifier looked at when it loaded a program; None on kernels that do not tell (< 5.16)."""
-    for line in Path(f"/proc/self/fdinfo/{program}").read_text().splitlines():
-        if line.startswith("verified_insns"):
-            return int(line.split()[1])
-    return None
+    told = _told(program).get("verified_insns")
+    return None if told is None else int(told)
+
+
+def runs(program):
+    """(runs, nanoseconds) of a loaded program while the kernel kept statistics (`statistics`)."""
+    told = _told(program)
+    return int(told["run_cnt"]), int(told["run_time_ns"])
+
+
+@contextmanager
+def statistics():
+    """The kernel counts runs of all programs, and reads the clock around each (BPF_ENABLE_STATS)."""
+    fd = libbpf.check(libbpf.library().bpf_enable_stats(_RUN_TIME), "switching statistics of programs on")
+    with libbpf.closing(fd):
+        yield
 
 
 def sizes(program):

@@ -6,17 +6,26 @@ The tables are shown (pytest -s), as the last thing that a run tells about the s
 import copy
 import json
 import os
+import socket
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 from bench import __main__ as command
-from bench import cases, figures, floors, harness, measure, node, programs, steps
+from bench import cases, figures, floors, frames, harness, live, measure, node, programs, steps, wire
 from bench.wrapper import Order, Traffic, Wrapper
 
 SHORT = programs.BUILD / "short"
 CASES = 18 + 3 * 12
 """Of SNAT and of passing; of each dispatch of direct server return."""
+FORWARDERS = ["tx", "slb", "load balancer", "load balancer at tc", "kernel forwarding", "nft DNAT"]
+ALL_PACKETS = 3
+"""ETH_P_ALL."""
+SO_RCVBUFFORCE = 33
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loading programs needs root")
 
@@ -39,6 +48,27 @@ def test_every_case_and_job_is_in_the_report(report):
     assert {row["program"] for row in report["packets"]} == {"min", "slb", "load balancer"}
     assert len(report["packets"]) == 3 * CASES
     assert {row["map_writes"] == 0 for row in report["executor"] if "nothing to change" in row["job"]} == {True}
+
+
+def test_tc_and_the_wire_are_in_the_report_or_it_says_what_is_missing(report):
+    missing = " ".join(report["left_out"])
+    if "tc and wire" in missing:
+        assert report["hooks"] + report["wire"] == []
+        return
+    assert len(report["hooks"]) == 5
+    kinds = [(wire.ONE_CORE, "one flow"), (wire.ONE_CORE, "128k flows at random"), (wire.OWN_CORE, "one flow")]
+    expected = {
+        (*kind, name)
+        for kind in kinds
+        for name in FORWARDERS
+        if not (kind[0] == wire.OWN_CORE and wire.OWN_CORE in missing) and name not in missing
+    }
+    rows = {(row["cores"], row["traffic"], row["program"]): row for row in report["wire"]}
+    assert rows.keys() == expected
+    for row in rows.values():
+        assert row["mpps"] > 0
+        assert 0 <= row["generator_waits"] < 1
+        assert (row["goal"] is not None) == (row["program"] == "load balancer")
 
 
 def test_files_are_written(report):
@@ -88,6 +118,103 @@ def test_steps_do_what_the_load_balancer_does(bench, name):
     bench.measure(case, [measure.Target("load balancer", bench.node.program)])
     with steps.loaded(bench.node, fresh=False) as targets:
         steps.check(bench, case, targets)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    with live.Generator() as made:
+        yield made
+
+
+@pytest.fixture
+def bare(generator):
+    """A forwarder that sends frames back as they came."""
+    with floors.loaded() as yardsticks, wire.yardstick(yardsticks["tx"]) as made:
+        try:
+            live.require(generator, made)
+        except live.MissingError as e:
+            pytest.skip(str(e))
+        yield made
+
+
+@pytest.fixture
+def deaf(generator, bare):
+    """A forwarder that forwards nothing."""
+    with wire.namespaces("nothing") as made:
+        yield made
+
+
+@contextmanager
+def packets(namespace):
+    """A socket that sees what arrives in a namespace."""
+    with namespace:
+        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL_PACKETS))
+    with opened:
+        opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 23)
+        opened.settimeout(5)
+        yield opened
+
+
+def received(opened, count):
+    """So many UDP packets; devices' own words left out."""
+    found = []
+    while len(found) < count:
+        packet = Ether(opened.recv(2048))
+        if UDP in packet and packet[UDP].dport == node.PORT:
+            found.append(packet)
+    return found
+
+
+def test_live_frames_all_come_back(generator, bare):
+    with generator.sink(bare):
+        for window in (live.NO_WINDOW, live.WINDOW):
+            sample = generator.send(bare, bare.requests("out0", frames.datagram("out0")), 5000, window)
+            assert 5000 == sample.sent == sample.turns
+            assert sample.sent <= sample.counted < sample.sent + 20
+            assert abs(sample.bytes - 64 * sample.counted) < 2000
+
+
+def test_live_frames_are_those_of_many_flows_with_right_checksums(generator, deaf):
+    """Also where the source address differs, and behind those that others have written to."""
+    traffic = deaf.requests("out0", frames.datagram("out0"), flows=cases.MANY, order=Order.MIXED)
+    with packets(deaf.namespace) as opened:
+        generator.send(deaf, traffic, 500)
+        seen = received(opened, 500)
+    assert len({(packet[IP].src, packet[UDP].sport) for packet in seen}) > 450
+    assert len({packet[IP].src for packet in seen}) == cases.MANY >> 14
+    for packet in seen:
+        fresh = packet.copy()
+        del fresh[IP].chksum
+        assert Ether(bytes(fresh))[IP].chksum == packet[IP].chksum
+        assert len(packet) == 64
+
+
+def test_generator_sends_no_more_than_a_window(generator, deaf):
+    sample = generator.send(deaf, deaf.requests("out0", frames.datagram("out0")), 1000, live.WINDOW)
+    assert (sample.sent, sample.counted) == (live.WINDOW, 0)
+    assert sample.turns > 1000
+
+
+def test_lost_frames_are_no_result(generator, deaf):
+    rounds = wire.Rounds(generator, [deaf], replace(harness.SHORT, rounds=1))
+    with generator.sink(deaf), pytest.raises(wire.WireError, match="nothing"):
+        rounds.measured(wire.ONE_CORE)
+
+
+def test_nft_spreads_flows_over_all_backends_and_keeps_them(generator, bare):
+    with ExitStack() as stack:
+        try:
+            forwarder = stack.enter_context(wire.nft())
+        except live.MissingError as e:
+            pytest.skip(str(e))
+        traffic = forwarder.requests("out0", frames.datagram("out0"), flows=1024)
+        opened = stack.enter_context(packets(forwarder.peer))
+        generator.send(forwarder, traffic, 2048)
+        sent = [(packet[UDP].sport, packet[IP].dst) for packet in received(opened, 2048)]
+    backends = dict(sent)
+    assert len(backends) == 1024
+    assert set(backends.values()) == {node.backend(4, number) for number in node.BACKENDS}
+    assert all(backends[port] == address for port, address in sent)
 
 
 FIGURES = {

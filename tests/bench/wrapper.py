@@ -10,8 +10,8 @@ from bench import programs
 from datapath.kernel import abi, libbpf
 
 FRAME_SIZE = 128
-_SOURCE, _PORT = {4: 26, 6: 34}, {4: 34, 6: 54}
-"""IP version -> offsets of the last word of the source address and of the source port."""
+_SOURCE, _PORT, _CHECKSUM = {4: 26, 6: 34}, {4: 34, 6: 54}, {4: 24, 6: 0}
+"""IP version -> offsets of the last word of the source address, of the source port, and of the header's checksum."""
 
 
 class Order(enum.IntEnum):
@@ -24,7 +24,7 @@ class Order(enum.IntEnum):
 
 
 class Restore(ctypes.Structure):
-    """`struct restore` of wrapper.bpf.c."""
+    """`struct restore` of programs/restore.h."""
 
     _fields_ = (
         ("packets", ctypes.c_uint64),
@@ -35,6 +35,7 @@ class Restore(ctypes.Structure):
         ("random", ctypes.c_uint32),
         ("source", ctypes.c_uint32),
         ("port", ctypes.c_uint32),
+        ("checksum", ctypes.c_uint32),
     )
 
 
@@ -54,6 +55,39 @@ class Traffic:
         return 6 if self.frame[12:14] == b"\x86\xdd" else 4
 
 
+class Frames:
+    """The frames that the programs of an object make (programs/restore.h)."""
+
+    def __init__(self, obj):
+        self._memory = obj.map_fd(".bss")
+        assert libbpf.map_info(self._memory).value_size == ctypes.sizeof(Restore)
+        self._fresh = 0
+        self._random = 0x2545F491
+
+    def prepare(self, traffic, repeat):
+        """Begin with the first of `repeat` frames."""
+        assert len(traffic.frame) <= FRAME_SIZE
+        assert len(traffic.frame) % 8 == 0
+        assert traffic.flows & (traffic.flows - 1) == 0
+        fresh = traffic.order is Order.FRESH
+        restore = Restore(
+            length=len(traffic.frame),
+            mask=0xFFFFFFFF if fresh else traffic.flows - 1,
+            order=traffic.order,
+            random=self._random,
+            source=_SOURCE[traffic.version],
+            port=_PORT[traffic.version],
+            checksum=_CHECKSUM[traffic.version],
+            packets=self._fresh if fresh else 0,
+        )
+        if fresh:
+            self._fresh += repeat
+        # Another sequence for every sample; never 0, where the generator would stay.
+        self._random = self._random * 1664525 + 1013904223 & 0xFFFFFFFF or 1
+        ctypes.memmove(restore.frame, traffic.frame, len(traffic.frame))
+        libbpf.map_update(self._memory, bytes(4), bytes(restore))
+
+
 class Wrapper:
     """Use as a context manager."""
 
@@ -62,10 +96,7 @@ class Wrapper:
         self._object.load()
         self._program = self._object.program_fd("wrapper")
         self._jumps = self._object.map_fd("measured")
-        self._memory = self._object.map_fd(".bss")
-        assert libbpf.map_info(self._memory).value_size == ctypes.sizeof(Restore)
-        self._fresh = 0
-        self._random = 0x2545F491
+        self._frames = Frames(self._object)
 
     def __enter__(self):
         return self
@@ -82,30 +113,9 @@ class Wrapper:
 
         Time is this thread's on a CPU: being preempted does not count, interrupts and time that a hypervisor takes do.
         """
-        self._prepare(traffic, repeat)
+        self._frames.prepare(traffic, repeat)
         context = abi.XdpMd(ingress_ifindex=traffic.device)
         before = time.clock_gettime_ns(time.CLOCK_THREAD_CPUTIME_ID)
         verdict, frame, _ = libbpf.run_program(self._program, traffic.frame, context, repeat)
         spent = time.clock_gettime_ns(time.CLOCK_THREAD_CPUTIME_ID) - before
         return verdict, frame, spent / repeat
-
-    def _prepare(self, traffic, repeat):
-        assert len(traffic.frame) <= FRAME_SIZE
-        assert len(traffic.frame) % 8 == 0
-        assert traffic.flows & (traffic.flows - 1) == 0
-        fresh = traffic.order is Order.FRESH
-        restore = Restore(
-            length=len(traffic.frame),
-            mask=0xFFFFFFFF if fresh else traffic.flows - 1,
-            order=traffic.order,
-            random=self._random,
-            source=_SOURCE[traffic.version],
-            port=_PORT[traffic.version],
-            packets=self._fresh if fresh else 0,
-        )
-        if fresh:
-            self._fresh += repeat
-        # Another sequence for every sample; never 0, where the generator would stay.
-        self._random = self._random * 1664525 + 1013904223 & 0xFFFFFFFF or 1
-        ctypes.memmove(restore.frame, traffic.frame, len(traffic.frame))
-        libbpf.map_update(self._memory, bytes(4), bytes(restore))
