@@ -72,7 +72,10 @@ datapath:
       type: list
       elements: dict
     programs:
-      description: The programs that module M(ebpf.datapath.program) manages.
+      description:
+        - The programs that module M(ebpf.datapath.program) manages, each with name, function, hook, where it is
+          attached and the kernel's tag.
+        - C(object) is the path that it was loaded from, empty where that was C source, which is C(source) then.
       type: raw
   sample:
     version: 0.1.0

@@ -9,6 +9,9 @@ version_added: 0.1.0
 description:
   - Loads an eBPF object that is on the node, or one program of it, pins it, and attaches it to XDP, to tc, or to a
     cgroup.
+  - Instead of an object it takes C source, which bcc compiles on the node for the running kernel. That takes
+    C(python3-bpfcc) and the kernel's headers, which role C(ebpf.datapath.tracing) installs; without them the
+    source is refused.
   - A program that is attached already is replaced atomically. One that the kernel's verifier rejects leaves the old
     one running, and the
     verifier's log is part of the error.
@@ -29,10 +32,21 @@ options:
     choices: [present, absent]
     default: present
   object:
-    description: Path of the ELF object on the node. Needed for V(present).
+    description: Path of the ELF object on the node. For V(present), this or O(source) is needed.
     type: path
+  source:
+    description:
+      - C text, at most 256 KiB, with bcc's macros and the headers of the node's kernel. It becomes part of the node's
+        desired state, so that the node compiles it again by itself after a reboot.
+      - Each function that is not C(static) is a program. It can be attached to V(xdp) and to V(tc) only, because bcc
+        does not keep the name of a function's section, which would say what kind of program it is.
+      - Maps that pin themselves, such as C(BPF_TABLE_PINNED), are refused. Each change of the source makes new maps.
+      - In a dry run the source is compiled and shown to the verifier as well. With C(--diff) its changed lines are
+        shown.
+      - Text with two braces in a row that stands in the playbook itself has to be tagged C(!unsafe).
+    type: str
   program:
-    description: Name of the program (function) in the object. Needed where it holds more than one.
+    description: Name of the program (function) in the object or source. Needed where it holds more than one.
     type: str
   attach:
     description:
@@ -63,6 +77,14 @@ EXAMPLES = r"""
       type: xdp
       device: eth0
       mode: native
+
+- name: Compile it on the node instead
+  ebpf.datapath.program:
+    name: count
+    source: "{{ lookup('ansible.builtin.file', 'count.c') }}"
+    attach:
+      type: xdp
+      device: eth0
 
 - name: Remove it
   ebpf.datapath.program:
@@ -174,7 +196,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.ebpf.datapath.plugins.module_utils import executor
 
-_PROGRAM = ("name", "state", "object", "program", "attach", "pin")
+_PROGRAM = ("name", "state", "object", "source", "program", "attach", "pin")
 
 
 def document(params):
@@ -189,11 +211,13 @@ def main():
             name={"type": "str", "required": True},
             state={"type": "str", "choices": ["present", "absent"], "default": "present"},
             object={"type": "path"},
+            source={"type": "str"},
             program={"type": "str"},
             attach={"type": "dict"},
             pin={"type": "path"},
         ),
-        required_if=[["state", "present", ["object"]]],
+        required_if=[["state", "present", ["object", "source"], True]],
+        mutually_exclusive=[["object", "source"]],
         supports_check_mode=True,
     )
     executor.run(module, lambda node: node.apply(document(module.params), module.params["pending"]))

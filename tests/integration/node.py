@@ -58,12 +58,18 @@ def take_xdp_tx(namespace, device):
 class Node:
     """The load balancer's namespace, its files under one directory, and its agent."""
 
+    python = sys.executable
+    timeout = 120.0
+    """Seconds that a command, or the agent's start, may take."""
+    confinement = ()
+    """Command that runs the agent's command."""
+
     def __init__(self, directory):
         self.root = directory
         self.client, self.lb, self.backend = NetNS(), NetNS(), NetNS()
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifications.bind(str(directory / "notify"))
-        self._notifications.settimeout(60)
+        self._notifications.settimeout(self.timeout)
         self.process = None
         self._peers = []
         self._set_up_links()
@@ -116,7 +122,9 @@ class Node:
         environment = {**self.environment, "NOTIFY_SOCKET": str(self.root / "notify")}
         log = (self.root / "log").open("ab")
         with log:
-            self.process = self.lb.start(sys.executable, "-m", "datapath", "agent", env=environment, stderr=log)
+            self.process = self.lb.start(
+                *self.confinement, self.python, "-m", "datapath", "agent", env=environment, stderr=log
+            )
         while ready and "READY=1" not in self._notifications.recv(4096).decode():
             pass
         return self.process
@@ -138,12 +146,12 @@ class Node:
         """Run `datapath`; returns the finished process."""
         with self.lb:
             return subprocess.run(
-                [sys.executable, "-m", "datapath", *arguments],
+                [self.python, "-m", "datapath", *arguments],
                 env=self.environment,
                 input=None if document is None else document if isinstance(document, str) else json.dumps(document),
                 capture_output=True,
                 text=True,
-                timeout=120,
+                timeout=self.timeout,
                 check=False,
             )
 
@@ -216,12 +224,12 @@ def _stable(text):
 
 
 @contextmanager
-def node(directory):
+def node(directory, kind=Node):
     """A node whose namespaces, mounts and processes end with the block."""
     mount = directory / "sys/fs/bpf"
     mount.mkdir(parents=True)
     with bpffs(mount):
-        made = Node(directory)
+        made = kind(directory)
         try:
             yield made
         finally:

@@ -85,10 +85,19 @@ def _row(target: str, key: str, before: Any, after: Any) -> Row:
         "action": action,
         "target": target,
         "key": key,
-        "before": _plain(before),
-        "after": _plain(after),
+        "before": _text(before),
+        "after": _text(after),
         "summary": summary,
     }
+
+
+def _text(value: Any) -> Optional[str]:
+    """As `_plain`; the C source of a program follows as it is, so that a diff shows the lines that differ."""
+    source = value.get("source") if isinstance(value, dict) else None
+    if source is None:
+        return _plain(value)
+    rest = {name: each for name, each in value.items() if name != "source"}
+    return f"{_plain(rest)}, source:\n{source.rstrip()}"
 
 
 def _plain(value: Any) -> Optional[str]:

@@ -24,9 +24,9 @@ from datapath.spec.options import effective
 from datapath.spec.scalars import parse_address, parse_port, split_port
 from datapath.spec.services import parse_frontend
 from datapath.state.facts import Device
-from datapath.state.kernel_state import KernelState
+from datapath.state.kernel_state import KernelState, UserProgram
 from datapath.state.merged import EffectiveBackend, EffectiveService, HealthKey
-from datapath.state.model import Algorithm, DesiredState, Frontend, Protocol, Service
+from datapath.state.model import Algorithm, DesiredState, Frontend, Program, Protocol, Service
 
 Counters = Mapping[int, tuple[int, int]]
 
@@ -191,6 +191,7 @@ def info(agent: Agent) -> dict[str, Any]:
         facts = agent.kernel.facts(None, (), probe_native=True)
         have = agent.kernel.read()
     lb = have.load_balancer
+    desired = {each.name: each for each in (agent.desired or DesiredState()).programs}
     devices = {
         name: {**asdict(device), "addresses": [str(each) for each in device.addresses]}
         for name, device in facts.devices.items()
@@ -207,7 +208,7 @@ def info(agent: Agent) -> dict[str, Any]:
         else {"tag": lb.program_tag, "attachments": dict(lb.attachments), "foreign": dict(lb.foreign)},
         "dsr_backend": _node(have),
         "maps": _maps(have),
-        "programs": [_program(name, each) for name, each in sorted(have.programs.items())],
+        "programs": [_program(each, desired.get(name)) for name, each in sorted(have.programs.items())],
     }
 
 
@@ -337,11 +338,13 @@ def _problems(agent: Agent) -> list[str]:
     return lost + list(agent.own_problems.values()) + list(agent.warnings)
 
 
-def _program(name: str, each: Any) -> dict[str, Any]:
+def _program(each: UserProgram, desired: Optional[Program]) -> dict[str, Any]:
+    """What the kernel has; what that was loaded from, the desired state alone knows."""
     program = each.program
     return {
-        "name": name,
-        "object": program.object_path,
+        "name": program.name,
+        "object": desired.object_path if desired is not None else "",
+        "source": desired.source if desired is not None else None,
         "function": program.function,
         "hook": program.hook.value,
         "where": program.device or program.cgroup,

@@ -159,9 +159,18 @@ def info(document: Document) -> str:
     if document["maps"]:
         parts.append(_maps(document["maps"]))
     if document["programs"]:
-        rows = [(each["name"], each["hook"], each["where"] or "-", each["tag"]) for each in document["programs"]]
-        parts.append(table(("PROGRAM", "HOOK", "WHERE", "TAG"), rows))
+        rows = [
+            (each["name"], each["hook"], each["where"] or "-", each["tag"], _origin(each))
+            for each in document["programs"]
+        ]
+        parts.append(table(("PROGRAM", "HOOK", "WHERE", "TAG", "FROM"), rows))
     return "\n\n".join(parts)
+
+
+def _origin(program: Document) -> str:
+    """What a user's program was loaded from."""
+    source = program["source"]
+    return program["object"] or "-" if source is None else f"C source, {len(source.splitlines())} lines"
 
 
 def reset(document: Document) -> str:

@@ -18,6 +18,14 @@ class BpfError(OSError):
         self.log = log
 
 
+class CompilerError(BpfError):
+    """The process that compiles a source ended without an answer; `log` is what it wrote."""
+
+    def __init__(self, message: str, log: str = "") -> None:
+        OSError.__init__(self, 0, message)
+        self.log = log
+
+
 class LibbpfMissingError(OSError):
     """libbpf.so.1 is not on this node, or is older than 1.0."""
 

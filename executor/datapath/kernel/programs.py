@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from datapath.kernel import abi, cgroups, clsact, libbpf, tc
+from datapath.kernel import abi, cgroups, clsact, libbpf, source, tc
 from datapath.kernel.abi import LinkType, ProgramType
 from datapath.kernel.attachments import Transaction, attach_xdp, detach, existing, pin_link, update_link
 from datapath.kernel.bpf_object import BpfObject, ObjectProgram
@@ -34,11 +35,31 @@ _CGROUP_TYPES = {
 }
 _DIRECTIONS = {int(attach_type): direction for direction, attach_type in tc.TCX.items()}
 _KERNEL_NAME = 15
+_REMEMBERED_SOURCES = 64
 
 
 @contextmanager
-def _loaded(program: Program, with_pins: bool) -> Iterator[tuple[int, ObjectProgram]]:
-    """The program, loaded: (file descriptor, as the object declares it)."""
+def _loaded(program: Program, with_pins: bool) -> Iterator[tuple[int, int]]:
+    """The program, loaded: (file descriptor, `enum bpf_attach_type`)."""
+    if program.source is None:
+        with _loaded_object(program, with_pins) as (fd, chosen):
+            yield fd, chosen.attach_type
+        return
+    with _loaded_source(program.source, program.function, program.hook) as fd:
+        yield fd, 0
+
+
+@contextmanager
+def _loaded_source(text: str, function: Optional[str], hook: Hook) -> Iterator[int]:
+    """The program of a source, loaded: its file descriptor."""
+    (kind,) = _TYPES[hook]
+    with source.loaded(text, kind, lambda names: names[_choose(names, function, "the source")]) as (fd, _):
+        yield fd
+
+
+@contextmanager
+def _loaded_object(program: Program, with_pins: bool) -> Iterator[tuple[int, ObjectProgram]]:
+    """The program of an object, loaded: (file descriptor, as the object declares it)."""
     try:
         data = Path(program.object_path).read_bytes()
     except OSError as e:
@@ -49,7 +70,8 @@ def _loaded(program: Program, with_pins: bool) -> Iterator[tuple[int, ObjectProg
         log = f" ({e.log.strip().splitlines()[-1]})" if e.log.strip() else ""
         raise RefusedError(f"{program.object_path} is no eBPF object that libbpf can open{log}", "object") from e
     with opened as obj:
-        chosen = _choose(obj.programs(), program)
+        declared = obj.programs()
+        chosen = declared[_choose([each.name for each in declared], program.function, program.object_path)]
         kind = _kind(chosen, program.hook)
         if kind is not None:
             obj.set_program_type(chosen.name, kind)
@@ -60,23 +82,21 @@ def _loaded(program: Program, with_pins: bool) -> Iterator[tuple[int, ObjectProg
         yield obj.program_fd(chosen.name), chosen
 
 
-def _choose(programs: tuple[ObjectProgram, ...], wanted: Program) -> ObjectProgram:
-    names = [one.name for one in programs]
+def _choose(names: Sequence[str], wanted: Optional[str], where: str) -> int:
+    """Index of the program to load; `where` they are is for the refusal."""
     listed = ", ".join(names) or "none"
-    if wanted.function is None:
-        if len(programs) == 1:
-            return programs[0]
-        message = f"{wanted.object_path} holds {len(programs)} programs ({listed}): say which one"
-        raise RefusedError(message, "program", names)
+    if wanted is None:
+        if len(names) == 1:
+            return 0
+        raise RefusedError(f"{where} holds {len(names)} programs ({listed}): say which one", "program", names)
     # An object without BTF shows its functions under the kernel's short names once they are loaded.
     for candidates in (
-        [one for one in programs if one.name == wanted.function],
-        [one for one in programs if one.name[:_KERNEL_NAME] == wanted.function],
+        [index for index, name in enumerate(names) if name == wanted],
+        [index for index, name in enumerate(names) if name[:_KERNEL_NAME] == wanted],
     ):
         if len(candidates) == 1:
             return candidates[0]
-    message = f"{wanted.object_path} holds no program {wanted.function}; it holds: {listed}"
-    raise RefusedError(message, "program", names)
+    raise RefusedError(f"{where} holds no program {wanted}; it holds: {listed}", "program", names)
 
 
 def _kind(chosen: ObjectProgram, hook: Hook) -> Optional[ProgramType]:
@@ -101,14 +121,34 @@ def _kind(chosen: ObjectProgram, hook: Hook) -> Optional[ProgramType]:
 
 
 def _data(program: int) -> str:
-    """SHA-256 over the read-only data that a loaded program uses, "" where it has none."""
+    """SHA-256 over how the maps that a loaded program uses are made, and over its read-only data; "" without maps.
+
+    The program's tag covers neither.
+    """
     found = []
     for number in libbpf.program_map_ids(program):
         with libbpf.closing(libbpf.map_by_id(number)) as fd:
             info = libbpf.map_info(fd)
-            if info.flags & abi.BPF_F_RDONLY_PROG and "." in info.name:
-                found.append((info.name, libbpf.map_lookup(fd, bytes(4), info.value_size) or b""))
-    return hashlib.sha256(b"".join(value for _, value in sorted(found))).hexdigest() if found else ""
+            read_only = info.flags & abi.BPF_F_RDONLY_PROG and "." in info.name
+            value = libbpf.map_lookup(fd, bytes(4), info.value_size) if read_only else None
+        made = (info.type, info.key_size, info.value_size, info.max_entries, info.flags)
+        found.append(f"{info.name} {made} {(value or b'').hex()}\n")
+    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest() if found else ""
+
+
+_Identity = tuple[str, str, str]
+"""(function, tag, data) of a loaded program."""
+
+
+def _identity(fd: int) -> _Identity:
+    return libbpf.function_name(fd), libbpf.program_info(fd).tag, _data(fd)
+
+
+@functools.lru_cache(_REMEMBERED_SOURCES)
+def _source_identity(text: str, function: Optional[str], hook: Hook) -> _Identity:
+    """What a source becomes on this kernel; remembered, because each plan asks and compiling takes seconds."""
+    with _loaded_source(text, function, hook) as fd:
+        return _identity(fd)
 
 
 def inspect(pins: Pins, program: Program) -> UserProgram:
@@ -116,16 +156,21 @@ def inspect(pins: Pins, program: Program) -> UserProgram:
 
     Raises:
         BpfError: with the verifier's log, when it rejects the program.
-        RefusedError: there is no such object, it has no such program, or that cannot be attached there.
+        RefusedError: there is no such object, the source does not compile or cannot be compiled here, it has no such
+            program, or that cannot be attached there.
     """
-    with _loaded(program, with_pins=False) as (fd, _):
-        return UserProgram(_normal(pins, program, libbpf.function_name(fd)), libbpf.program_info(fd).tag, _data(fd))
+    if program.source is not None:
+        function, tag, data = _source_identity(program.source, program.function, program.hook)
+    else:
+        with _loaded(program, with_pins=False) as (fd, _):
+            function, tag, data = _identity(fd)
+    return UserProgram(_normal(pins, program, function), tag, data)
 
 
 def refusal(program: Program, error: RefusedError) -> SpecError:
     """The refusal of a program as a violation of its description."""
     values = {
-        "object": program.object_path,
+        "object": program.object_path or None,
         "program": program.function,
         "attach.type": program.hook.value,
         "attach.cgroup": program.cgroup,
@@ -169,11 +214,11 @@ def put(pins: Pins, program: Program) -> None:
         BpfError, RefusedError, OSError: nothing changed.
     """
     pins.create()
-    with _loaded(program, with_pins=True) as (fd, chosen):
+    with _loaded(program, with_pins=True) as (fd, attach_type):
         aside = pins.staged / pins.program_link(program.name).name
         with Transaction() as transaction:
             _set_aside(transaction, pins, program, aside)
-            job = _Put(transaction, program, fd, chosen.attach_type, pins.program_link(program.name))
+            job = _Put(transaction, program, fd, attach_type, pins.program_link(program.name))
             _ATTACH[program.hook](job)
             _pin(pins, program, fd)
         detach(aside)

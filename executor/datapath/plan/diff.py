@@ -77,10 +77,10 @@ def plan(want: KernelState, have: KernelState) -> Plan:
 
 
 def _same_program(one: UserProgram, other: UserProgram) -> bool:
-    """The kernel does not know the path that a program was loaded from, and what was loaded is told by its tag."""
+    """The kernel does not know what a program was loaded from, and what was loaded is told by its tag."""
 
     def place(program: Program) -> Program:
-        return replace(program, object_path="")
+        return replace(program, object_path="", source=None)
 
     return (one.tag, one.data) == (other.tag, other.data) and place(one.program) == place(other.program)
 

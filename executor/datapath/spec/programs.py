@@ -14,7 +14,7 @@ from datapath.spec.fields import Fields, Violations
 from datapath.spec.services import parse_presence
 from datapath.state.model import Hook, Program
 
-PROGRAM_FIELDS = ("name", "state", "object", "program", "attach", "pin")
+PROGRAM_FIELDS = ("name", "state", "object", "source", "program", "attach", "pin")
 ATTACH_FIELDS = ("type", "device", "mode", "direction", "cgroup")
 _USED: dict[Hook, tuple[str, ...]] = {
     Hook.NONE: ("type",),
@@ -26,6 +26,18 @@ _USED: dict[Hook, tuple[str, ...]] = {
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}", re.ASCII)
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _DEVICE = re.compile(r"[^\s/:]{1,15}")
+LONGEST_SOURCE = 256 * 1024
+"""Bytes of C source; it is kept in the desired state and travels with it."""
+SOURCE_HOOKS = (Hook.XDP, Hook.TC)
+# bcc pins such maps while it compiles, so a dry run would as well.
+_PINNED_MAP = re.compile(
+    r"""
+    \b BPF_\w*PINNED\w* | # BPF_TABLE_PINNED("hash", u32, u64, counts, 16, "/sys/fs/bpf/counts")
+    \b _?BPF_XSKMAP3? \s* \( [^()"]* " | # BPF_XSKMAP(sockets, 4, "/sys/fs/bpf/sockets")
+    "maps/\w+: # what both are made of
+    """,
+    re.ASCII | re.VERBOSE,
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ def _pin(raw: Any) -> str:
 def _function(raw: Any) -> str:
     name = scalars.parse_text(raw)
     if not _FUNCTION.fullmatch(name):
-        raise RefusedError("not a function's name", "the name of a program (C function) in the object")
+        raise RefusedError("not a function's name", "the name of a program (C function) in the object or source")
     return name
 
 
@@ -75,21 +87,70 @@ def _device(raw: Any) -> str:
     return name
 
 
+def _source(raw: Any) -> str:
+    if not isinstance(raw, str) or not raw.strip():
+        raise RefusedError("not C source", "C text")
+    try:
+        size = len(raw.encode())
+    except UnicodeEncodeError as error:
+        raise RefusedError("not UTF-8", "C text") from error
+    if "\0" in raw:
+        raise RefusedError("contains a NUL", "C text")
+    if size > LONGEST_SOURCE:
+        raise RefusedError(f"{size} bytes are too long", f"at most {LONGEST_SOURCE} bytes; or an object")
+    pinned = _PINNED_MAP.search(raw)
+    if pinned is not None:
+        where = f"line {raw.count(chr(10), 0, pinned.start()) + 1}"
+        message = f"{where} pins a map ({pinned[0]}), which bcc would do in a dry run too"
+        raise RefusedError(message, "maps without a pin; or an object")
+    return raw
+
+
+def _take_origin(fields: Fields, needed: bool) -> tuple[Optional[str], Optional[str]]:
+    """(path of the object, source): one of them, or none where the program needs none or something is refused."""
+    path, source = fields.take("object", _path), None
+    if fields.given("source"):
+        try:
+            source = _source(fields.raw("source"))
+        except RefusedError as error:
+            # The text itself would bury what is said of it.
+            fields.violations.refuse(fields.at("source"), None, error)
+    if fields.given("object") and fields.given("source"):
+        fields.violations.add(fields.at("source"), None, "object and source are both given", "one of them")
+    elif needed and not fields.given("object") and not fields.given("source"):
+        allowed = "path of the ELF object; or source, C text that is compiled on the node"
+        fields.violations.add(fields.at("object"), None, "missing", allowed)
+    return path, source
+
+
+def _require_source_hook(fields: Fields, hook: Hook) -> None:
+    if hook in SOURCE_HOOKS:
+        return
+    place = fields.at("attach.type" if fields.given("attach") else "attach")
+    message = (
+        "a source can be attached to XDP and tc only: bcc does not keep the name of a function's section, which would"
+        " say what kind of program it is; compile an object instead"
+    )
+    fields.violations.add(place, hook.value, message, ", ".join(each.value for each in SOURCE_HOOKS))
+
+
 def parse_program(violations: Violations, path: str, raw: Any) -> Optional[ParsedProgram]:
     """Read one item; None where it has no usable name."""
     fields = Fields(violations, path, raw, PROGRAM_FIELDS)
     name = fields.require("name", _name, "a name") if isinstance(raw, dict) else None
     present = fields.take_or("state", parse_presence, True)
     needed = present and isinstance(raw, dict)
-    object_path = fields.require("object", _path, "path of the ELF object") if needed else fields.take("object", _path)
+    object_path, source = _take_origin(fields, needed)
     function = fields.take("program", _function)
     pin = fields.take("pin", _pin)
     attach = _attach(violations, fields.at("attach"), fields.raw("attach"))
     if name is None:
         return None
+    if fields.sound and source is not None:
+        _require_source_hook(fields, attach.get("hook", Hook.NONE))
     program = None
-    if fields.sound and object_path is not None:
-        program = Program(name=name, object_path=object_path, function=function, pin=pin, **attach)
+    if fields.sound and (object_path is not None or source is not None):
+        program = Program(name, object_path or "", function=function, pin=pin, source=source, **attach)
     return ParsedProgram(path, name, present, program)
 
 
@@ -128,7 +189,7 @@ def dump_program(program: Program) -> dict[str, Any]:
     }
     item: dict[str, Any] = {
         "name": program.name,
-        "object": program.object_path,
+        **({"object": program.object_path} if program.source is None else {"source": program.source}),
         "attach": {name: values[name] for name in _USED[program.hook]},
     }
     if program.function is not None:

@@ -55,7 +55,7 @@ class UserProgram:
     tag: str
     """The kernel's program tag, as 16 hex digits."""
     data: str = ""
-    """SHA-256 over the program's frozen read-only data, "" where it has none."""
+    """SHA-256 over the definitions of the program's maps and its frozen read-only data, "" where it has no maps."""
 
 
 @dataclass(frozen=True)

@@ -146,13 +146,13 @@ class Hook(enum.Enum):
 
 @dataclass(frozen=True)
 class Program:
-    """A user's own eBPF object, managed by module `program`."""
+    """A user's own program, managed by module `program`: from an eBPF object, or from C source."""
 
     name: str
     object_path: str
-    """Path of the ELF object on the node."""
+    """Path of the ELF object on the node; "" where there is a source."""
     function: Optional[str] = None
-    """Program (function) in the object; None where it holds exactly one."""
+    """Program (function) in the object or source; None where it holds exactly one."""
     hook: Hook = Hook.NONE
     device: Optional[str] = None
     """Hooks xdp and tc."""
@@ -164,6 +164,8 @@ class Program:
     """Hook cgroup: path of the cgroup v2 directory."""
     pin: Optional[str] = None
     """Where the program is pinned; None is `<pins>/programs/<name>`."""
+    source: Optional[str] = None
+    """C text that bcc compiles on the node (hooks xdp and tc); None where there is an object."""
 
 
 Options = Mapping[str, Any]

@@ -1,1 +1,1 @@
-"""Why the kernel dropped packets, TCP retransmits and round-trip times: bcc programs compiled on the node."""
+"""What bcc compiles on the node: the tracing of drops, retransmits and round-trip times; users' own sources."""

@@ -22,8 +22,11 @@ class MissingError(Exception):
         self.path = path
 
 
-def bcc() -> Any:
+def bcc(*, unpack: bool = True) -> Any:
     """The module `bcc`, once everything that it needs is known to be there.
+
+    Args:
+        unpack: whether headers that the kernel itself holds will do; bcc unpacks them to /tmp.
 
     Raises:
         MissingError: with the remedy.
@@ -35,12 +38,12 @@ def bcc() -> Any:
         raise MissingError("python3-bpfcc", message) from error
     if not hasattr(module, "BPF"):
         raise MissingError("python3-bpfcc", f"{module.__file__} is another package of the name bcc; {ROLE}")
-    _require_headers(MODULES / os.uname().release)
+    _require_headers(MODULES / os.uname().release, unpack)
     return module
 
 
-def _require_headers(modules: Path) -> None:
-    if (modules / "build").is_dir() or EMBEDDED_HEADERS.exists():
+def _require_headers(modules: Path, unpack: bool) -> None:
+    if (modules / "build").is_dir() or (unpack and EMBEDDED_HEADERS.exists()):
         return
     package = f"linux-headers-{modules.name}"
     raise MissingError(package, f"the headers of the running kernel are not in {modules}/build; {ROLE}")

@@ -41,6 +41,23 @@ def test_an_option_that_returns_to_its_default():
     assert row["action"] == "set"
 
 
+SOURCE = "int f(struct xdp_md *context)\n{\n    return XDP_PASS;\n}\n"
+
+
+def test_a_diff_shows_the_lines_of_a_source():
+    item = {"name": "count", "source": SOURCE, "attach": {"type": "xdp", "device": "eth0"}}
+    one = state({"programs": {"items": [item]}})
+    rows = changes(one, state({"programs": {"items": [{**item, "source": SOURCE.replace("PASS", "DROP")}]}}, one))
+    assert [row["summary"] for row in rows] == ["update program count: source"]
+    before, after = (report(rows)["diff"][side].splitlines() for side in ("before", "after"))
+    assert [line for line in before if line not in after] == ["    return XDP_PASS;"]
+    assert [line for line in after if line not in before] == ["    return XDP_DROP;"]
+    assert before[0].startswith('program count: {"attach": {"device": "eth0"')
+    (row,) = changes(one, DesiredState())
+    assert (row["action"], row["after"]) == ("delete", None)
+    assert row["before"].endswith(SOURCE.rstrip())
+
+
 def report(rows):
     return Report(check=True, rows=rows, disruption={}, warnings=(), map_writes=0).as_dict()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from datapath.kernel import cgroups, features, programs
+from datapath.kernel.bpf_object import BpfObject
 from datapath.kernel.errors import KernelError
 from datapath.plan.operations import PrepareMaps, PutProgram, RemoveProgram, SwapLoadBalancer
 from datapath.spec.errors import SpecErrors
@@ -235,7 +236,7 @@ def test_own_place_for_the_pin(kernel, node, user, put, pins):
     assert not Path(second).exists()
 
 
-def test_read_only_data_tells_programs_apart(kernel, user, objects, tmp_path):
+def test_read_only_data_tells_programs_apart(kernel, user, tmp_path):
     source = tmp_path / "other.bpf.c"
     text = (Path(__file__).parent / "objects" / "user.bpf.c").read_text()
     source.write_text(text.replace("setting = 7", "setting = 8"))
@@ -244,7 +245,115 @@ def test_read_only_data_tells_programs_apart(kernel, user, objects, tmp_path):
     seven, eight = kernel.inspect_program(one), kernel.inspect_program(other)
     assert seven.tag == eight.tag
     assert seven.data != eight.data
-    assert kernel.inspect_program(Program("single", str(objects / "single.o"))).data == ""
+
+
+MAP = """
+struct {{
+    __uint(type, {type});
+    __uint(max_entries, {entries});
+    __type(key, {key});
+    __type(value, {value});
+    {more}
+}} counts SEC(".maps");
+"""
+ARRAY = {"type": "BPF_MAP_TYPE_ARRAY", "entries": 4, "key": "__u32", "value": "__u32", "more": ""}
+HASH = {**ARRAY, "type": "BPF_MAP_TYPE_HASH"}
+MAPS = (
+    ARRAY,
+    HASH,
+    {**HASH, "entries": 5},
+    {**HASH, "key": "__u64"},
+    {**HASH, "value": "__u64"},
+    {**HASH, "more": "__uint(map_flags, BPF_F_NO_PREALLOC);"},
+    {**ARRAY, "type": "BPF_MAP_TYPE_PERF_EVENT_ARRAY", "entries": 0},
+    {**ARRAY, "type": "BPF_MAP_TYPE_RINGBUF", "entries": 4096, "key": "", "value": ""},
+)
+OF_MAPS = """
+struct inner {{
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, {entries});
+    __type(key, __u32);
+    __type(value, __u32);
+}};
+struct {{
+    __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+    __uint(max_entries, 4);
+    __type(key, __u32);
+    __array(values, struct inner);
+}} counts SEC(".maps");
+"""
+USES_MAP = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+{definition}
+SEC("xdp") int counting(struct xdp_md *context)
+{{
+    /* Whatever type the map has. */
+    return bpf_ktime_get_ns() && {use} ? XDP_PASS : XDP_DROP;
+}}
+char license_text[] SEC("license") = "GPL";
+"""
+USES = {
+    "BPF_MAP_TYPE_PERF_EVENT_ARRAY": "!bpf_perf_event_output(context, &counts, BPF_F_CURRENT_CPU, &(__u64){0}, 8)",
+    "BPF_MAP_TYPE_RINGBUF": "!bpf_ringbuf_output(&counts, &(__u64){0}, 8, 0)",
+}
+LOOKUP = "bpf_map_lookup_elem(&counts, &(__u64){0})"
+
+
+@pytest.fixture
+def counting(tmp_path):
+    """Makes a program with that map."""
+
+    def make(definition, use=LOOKUP):
+        path = tmp_path / "counting.bpf.c"
+        path.write_text(USES_MAP.format(definition=definition, use=use))
+        return Program("one", str(compile_object(path, tmp_path)), None, Hook.XDP, "eth0")
+
+    return make
+
+
+def with_map(each):
+    definition = MAP.format(**each)
+    if not each["key"]:
+        definition = "\n".join(line for line in definition.splitlines() if "__type(" not in line)
+    return definition, USES.get(each["type"], LOOKUP)
+
+
+def test_definitions_of_maps_tell_programs_apart(kernel, node, put, counting):
+    seen = []
+    for each in MAPS:
+        wanted = put(counting(*with_map(each)))
+        # Also where the kernel has the last word on a size.
+        assert dict(kernel.read().programs) == same(wanted)
+        again = put(counting(*with_map(each)))
+        assert (again, dict(kernel.read().programs)) == (wanted, same(wanted))
+        seen.append(wanted)
+    assert len({wanted.data for wanted in seen}) == len(MAPS)
+    assert kernel.inspect_program(counting("", "1")).data == ""
+    assert seen[1].tag == seen[2].tag
+
+
+def test_a_map_that_was_there_before_is_the_same(kernel, counting):
+    """As one that is pinned by its name is, when its program is replaced."""
+    program = counting(*with_map({**HASH, "more": "__uint(pinning, LIBBPF_PIN_BY_NAME);"}))
+    with made(program) as first, made(program, {"counts": first.map_fd("counts")}) as second:
+        found = {programs._data(each.program_fd("counting")) for each in (first, second)}
+    assert found == {kernel.inspect_program(program).data}
+
+
+@contextlib.contextmanager
+def made(program, reused=()):
+    with BpfObject(Path(program.object_path).read_bytes(), program.name) as loaded:
+        loaded.forget_pins()
+        for name in reused:
+            loaded.reuse_map(name, reused[name])
+        loaded.load()
+        yield loaded
+
+
+def test_a_map_of_maps_is_known_again(kernel, node, put, counting):
+    wanted = put(counting(OF_MAPS.format(entries=4)))
+    assert dict(kernel.read().programs) == same(wanted)
 
 
 def test_drift_attachment_removed(kernel, node, user, put, tc):

@@ -127,9 +127,11 @@ def with_programs(*programs):
     return KernelState(programs={each.program.name: each for each in programs})
 
 
-def test_a_program_is_known_by_its_tag_and_not_by_its_path():
+@pytest.mark.parametrize("origin", [{}, {"object_path": "", "source": "int f;"}])
+def test_a_program_is_known_by_its_tag_and_not_by_what_it_comes_from(origin):
     have = with_programs(replace(user(), program=replace(user().program, object_path="")))
-    assert plan(with_programs(user()), have).operations == ()
+    want = with_programs(replace(user(), program=replace(user().program, **origin)))
+    assert plan(want, have).operations == ()
 
 
 @pytest.mark.parametrize("change", [{"tag": "b" * 16}, {"data": "c"}, {"device": "eth1"}, {"direction": "egress"}])

@@ -37,6 +37,10 @@ def program(name="count", **fields):
     return {"name": name, "object": "/opt/count.o", **fields}
 
 
+def compiled(source, name="count", **fields):
+    return {"name": name, "source": source, "attach": {"type": "xdp", "device": "eth0"}, **fields}
+
+
 def programs(*items, **section):
     return {"programs": {"items": list(items), **section}}
 
@@ -290,7 +294,43 @@ BAD_INPUT = [
         None,
         None,
     ),
-    (programs({"name": "x"}), "programs.items[0].object", "missing", None, None),
+    (programs({"name": "x"}), "programs.items[0].object", "missing", "or source", None),
+    (programs(program(source="int f;")), "programs.items[0].source", "both given", "one of them", None),
+    (programs(compiled(7)), "programs.items[0].source", "not C source", "C text", None),
+    (programs(compiled(" \n")), "programs.items[0].source", "not C source", "C text", None),
+    (programs(compiled("int \0;")), "programs.items[0].source", "NUL", None, None),
+    (programs(compiled("\ud800")), "programs.items[0].source", "not UTF-8", None, None),
+    (programs(compiled("é" * 131073)), "programs.items[0].source", "262146 bytes are too long", "262144 bytes", None),
+    (programs(compiled("int f;", attach=None)), "programs.items[0].attach", "XDP and tc only", "xdp, tc", None),
+    (programs(compiled("int f;", attach={"type": "none"})), "programs.items[0].attach.type", "object", "xdp, tc", None),
+    (
+        programs(compiled("int f;", attach={"type": "cgroup", "cgroup": "/sys/fs/cgroup"})),
+        "programs.items[0].attach.type",
+        "bcc does not keep the name of a function's section",
+        "xdp, tc",
+        None,
+    ),
+    (
+        programs(compiled('\nBPF_TABLE_PINNED("hash", u32, u64, counts, 16, "/sys/fs/bpf/counts");')),
+        "programs.items[0].source",
+        "line 2 pins a map (BPF_TABLE_PINNED)",
+        "an object",
+        None,
+    ),
+    (
+        programs(compiled('BPF_XSKMAP(sockets, 4, "/sys/fs/bpf/sockets");')),
+        "programs.items[0].source",
+        "line 1 pins a map",
+        None,
+        None,
+    ),
+    (
+        programs(compiled('__attribute__((section("maps/hash:/sys/fs/bpf/counts"))) struct counts_t counts;')),
+        "programs.items[0].source",
+        "line 1 pins a map",
+        None,
+        None,
+    ),
     (programs(program("a.b")), "programs.items[0].name", "not a name", "bpffs", None),
     (programs(program(object="count.o")), "programs.items[0].object", "absolute path", None, None),
     (programs(program(pin="/sys/fs/bpf/a.b")), "programs.items[0].pin", "dot", None, None),
@@ -410,6 +450,25 @@ def test_programs_merge_by_name():
     assert merge(current, programs(purge=True)).programs == ()
 
 
+def test_a_source_is_kept_as_it_is():
+    text = '\n// BPF_XSKMAP(sockets, 4) has no pin; "BPF_HASH"\tint f(void) { return 0; }\n\n'
+    state = merge(NOTHING, programs(compiled(text)))
+    (parsed,) = state.programs
+    assert (parsed.source, parsed.object_path, parsed.hook) == (text, "", Hook.XDP)
+    assert dump(state)["programs"]["items"][0] == {
+        "name": "count",
+        "source": text,
+        "attach": {"type": "xdp", "device": "eth0", "mode": "native"},
+    }
+    assert merge(state, programs(program())).programs[0].source is None
+
+
+def test_an_absent_program_needs_no_origin():
+    current = merge(NOTHING, programs(compiled("int f;")))
+    assert merge(current, programs(compiled("int f;", state="absent"))).programs == ()
+    assert merge(current, programs({"name": "count", "state": "absent"})).programs == ()
+
+
 def test_a_section_that_is_not_given_stays():
     current = merge(NOTHING, {**values(debug=True), **services(service()), **programs(program())})
     assert merge(current, {}) == current
@@ -453,6 +512,7 @@ def test_a_violation_reads_well():
 
 PORTS = st.integers(1, 65535)
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,8}[a-z0-9]", fullmatch=True)
+SOURCES = st.sampled_from([(), ("int f;",), ("\n\tint f; // é\r\n\n",)])
 
 
 def hosts(version):
@@ -524,6 +584,7 @@ def documents(draw):
         [None, {"type": "none"}, {"type": "tc", "device": "eth0"}, {"type": "cgroup", "cgroup": "/sys/fs/cgroup"}]
     )
     extra = [program(name, attach=draw(attach)) for name in draw(st.lists(NAMES, unique=True, max_size=3))]
+    extra += [compiled(text, name="from_source") for text in draw(SOURCES)]
     return {"options": {"values": chosen}, "services": {"items": items}, "programs": {"items": extra}}
 
 

@@ -64,6 +64,16 @@ WEB = {"name": "web", "frontends": ["192.0.2.10:80/TCP"], "backends": ["10.0.0.1
         ),
         (
             program,
+            {"name": "count", "source": "int f;\n", "program": "f"},
+            {
+                "programs": {
+                    "items": [{"name": "count", "state": "present", "source": "int f;\n", "program": "f"}],
+                    "purge": False,
+                }
+            },
+        ),
+        (
+            program,
             {"name": "count", "state": "absent"},
             {"programs": {"items": [{"name": "count", "state": "absent"}], "purge": False}},
         ),
@@ -145,6 +155,15 @@ def test_info_is_returned_under_its_own_name(stand_in, run_module):
     stand_in.answers((0, {"kernel": "6.1"}, ""))
     assert run_module(datapath_info, check=True, executable=str(stand_in.path))["datapath"] == {"kernel": "6.1"}
     assert stand_in.calls[0]["arguments"] == ["info", "-o", "json"]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"object": "/x.o", "source": "int f;"}])
+def test_a_program_comes_from_an_object_or_a_source(stand_in, run_module, arguments):
+    result = run_module(program, executable=str(stand_in.path), name="count", **arguments)
+    assert result["failed"]
+    assert "object" in result["msg"]
+    assert "source" in result["msg"]
+    assert not (stand_in.path.parent / "calls.json").exists()
 
 
 @pytest.mark.parametrize(
