@@ -1,8 +1,9 @@
 """A load balancer between a client and a backend, set up by the executor's own stages from a document.
 
-    client eth0 ------ eth0 node eth1 ------ eth0 backend
+    client 10.8.0.2 eth0 ------ eth0 10.8.0.1 node 10.9.0.1 eth1 ------ eth0 10.9.0.2 backend
+           fd08::2                   fd08::1       fd09::1                   fd09::2
 
-Addresses are the test's: it may want them on VLANs.
+Addresses are on devices of the test's choice: it may want them on VLANs.
 """
 
 import socket
@@ -20,10 +21,26 @@ from netns.topology import NetNS, veth, wait_for
 
 OPTIONS = {"datapath-snat-port-range": "1024-9999", "bpf-lb-maglev-table-size": 251}
 PORT = 8080
+VIPS = {4: "192.0.2.10", 6: "2001:db8::10"}
+BACKEND = {4: "10.9.0.2", 6: "fd09::2"}
+SIDES = (("client", "eth0", 8, 2), ("node", "eth0", 8, 1), ("node", "eth1", 9, 1), ("backend", "eth0", 9, 2))
+"""(namespace, device, network, host) of each end of a link."""
+
+
+def reach(kernel, document):
+    """Have the kernel hold what a document asks for, and nothing that another asked for; returns what it then holds."""
+    merged = merge_health(merge(DesiredState(), document), {})
+    have = kernel.read()
+    facts = kernel.facts(None, targets(merged), probe_native=True)
+    want = compile_state(merged, facts, have, kernel.build_id()).state
+    kernel.execute(plan(want, have).operations)
+    reached = kernel.read()
+    assert plan(want, reached).operations == ()
+    return reached
 
 
 class Balanced:
-    """The three namespaces and what the executor made of the middle one."""
+    """The three namespaces and what executors made of them."""
 
     def __init__(self, pins):
         self.client, self.node, self.backend = NetNS(), NetNS(), NetNS()
@@ -35,18 +52,28 @@ class Balanced:
         for namespace in (self.client, self.node, self.backend):
             namespace.close()
 
-    def apply(self, namespace, document, name="node"):
-        """Have an executor of that namespace hold a document; returns what the kernel then has."""
-        with namespace:
-            kernel = Kernel(self._pins / name)
-            merged = merge_health(merge(DesiredState(), document), {})
-            have = kernel.read()
-            facts = kernel.facts(None, targets(merged), probe_native=True)
-            want = compile_state(merged, facts, have, kernel.build_id()).state
-            kernel.execute(plan(want, have).operations)
-            reached = kernel.read()
-            assert plan(want, reached).operations == ()
-        return reached
+    def address(self, device_of):
+        """Give all ends their addresses; `device_of` makes of an end (namespace, device, network) the device's name."""
+        for side, device, net, host in SIDES:
+            namespace = getattr(self, side)
+            name = device_of(namespace, device, net)
+            namespace.run(f"ip address add 10.{net}.0.{host}/24 dev {name}")
+            namespace.run(f"ip address add fd0{net}::{host}/64 dev {name} nodad")
+        for net, namespace in ((8, self.client), (9, self.backend)):
+            namespace.run(f"ip route add default via 10.{net}.0.1")
+            namespace.run(f"ip -6 route add default via fd0{net}::1")
+
+    def apply(self, document, side="node"):
+        """Have the executor of one side hold a document; returns what its kernel then has."""
+        with getattr(self, side):
+            return reach(Kernel(self._pins / side), document)
+
+
+def services_of(version):
+    """The VIP's port 80, by TCP and by UDP."""
+    end = "{}" if version == 4 else "[{}]"
+    vip, backend = end.format(VIPS[version]), end.format(BACKEND[version])
+    return [(f"{vip}:80/{kind}", f"{backend}:{PORT}") for kind in ("TCP", "UDP")]
 
 
 def document(services, **options):

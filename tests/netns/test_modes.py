@@ -2,13 +2,10 @@
 
 import pytest
 
-from datapath.compile import compile_state, targets
 from datapath.kernel import Kernel, features, programs, tc
 from datapath.plan import plan
-from datapath.sources.merge import merge as merge_health
-from datapath.spec.document import merge
 from datapath.state.kernel_state import KernelState
-from datapath.state.model import DesiredState
+from netns.balanced import reach
 from netns.topology import NetNS, bpffs, veth
 
 BASE = {"devices": "eth0", "datapath-snat-port-range": "1024-9999", "bpf-lb-maglev-table-size": 251}
@@ -52,14 +49,7 @@ def apply(kernel):
         if backends is not None:
             frontends = ["192.0.2.10:80/TCP", "192.0.2.10:80/UDP"]
             document["services"] = {"items": [{"name": "web", "frontends": frontends, "backends": backends}]}
-        merged = merge_health(merge(DesiredState(), document), {})
-        have = kernel.read()
-        facts = kernel.facts(None, targets(merged), probe_native=False)
-        want = compile_state(merged, facts, have, kernel.build_id()).state
-        kernel.execute(plan(want, have).operations)
-        reached = kernel.read()
-        assert plan(want, reached).operations == ()
-        return reached
+        return reach(kernel, document)
 
     return do
 

@@ -1,10 +1,7 @@
 """The kernel's own VLAN devices, with the load balancer at XDP on the devices below them.
 
-    client eth0.7 10.8.0.2 --- VLAN 7 --- eth0.7 10.8.0.1 node 10.9.0.1 eth1.9 --- VLAN 9 --- eth0.9 10.9.0.2 backend
-                  fd08::2                        fd08::1       fd09::1                               fd09::2
-
-or 7 in a provider's 100, 9 in a provider's 200 (QinQ). This machine's kernel may have no VLAN devices: then that is
-shown on the kernels of tools/kernels.
+VLAN 7 between client and node, VLAN 9 between node and backend; or 7 in a provider's 100, 9 in a provider's 200 (QinQ).
+This machine's kernel may have no VLAN devices: then that is shown on the kernels of tools/kernels.
 """
 
 import json
@@ -12,17 +9,11 @@ import json
 import pytest
 
 from datapath.compile.config import read_config
-from netns.balanced import PORT, Balanced, datagram, document, echo, transfer
+from netns.balanced import BACKEND, VIPS, Balanced, datagram, document, echo, services_of, transfer
 from netns.topology import bpffs
 
-VIPS = {4: "192.0.2.10", 6: "2001:db8::10"}
-BACKEND = {4: "10.9.0.2", 6: "fd09::2"}
-SIDES = (
-    ("client", "eth0", 7, 8, 2),
-    ("node", "eth0", 7, 8, 1),
-    ("node", "eth1", 9, 9, 1),
-    ("backend", "eth0", 9, 9, 2),
-)
+VLANS = {8: 7, 9: 9}
+"""Network -> VLAN."""
 PROVIDERS = {7: 100, 9: 200}
 
 
@@ -42,31 +33,22 @@ def add_vlan(namespace, device, vlan, qinq):
 
 @pytest.fixture(params=["tagged", "qinq"])
 def balanced(request, tmp_path):
+    def tagged(namespace, device, net):
+        try:
+            add_vlan(namespace, device, VLANS[net], request.param == "qinq")
+        except AssertionError as refused:
+            if "Unknown device type" not in str(refused):
+                raise
+            pytest.skip("this kernel has no VLAN devices")
+        return f"{device}.{VLANS[net]}"
+
     with bpffs(tmp_path / "bpf") as mounted:
         made = Balanced(mounted)
         try:
-            for side, device, vlan, net, host in SIDES:
-                namespace = getattr(made, side)
-                try:
-                    add_vlan(namespace, device, vlan, request.param == "qinq")
-                except AssertionError as refused:
-                    if "Unknown device type" not in str(refused):
-                        raise
-                    pytest.skip("this kernel has no VLAN devices")
-                namespace.run(f"ip address add 10.{net}.0.{host}/24 dev {device}.{vlan}")
-                namespace.run(f"ip address add fd0{net}::{host}/64 dev {device}.{vlan} nodad")
-            for net, namespace in ((8, made.client), (9, made.backend)):
-                namespace.run(f"ip route add default via 10.{net}.0.1")
-                namespace.run(f"ip -6 route add default via fd0{net}::1")
+            made.address(tagged)
             yield made
         finally:
             made.close()
-
-
-def services_of(version):
-    end = "{}" if version == 4 else "[{}]"
-    vip, backend = end.format(VIPS[version]), end.format(BACKEND[version])
-    return [(f"{vip}:80/{kind}", f"{backend}:{PORT}") for kind in ("TCP", "UDP")]
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -75,8 +57,8 @@ def test_vlans_below_and_above(balanced, version, mode):
     options = {"devices": "eth0.7,eth1.9"}
     if mode == "geneve":
         options.update(bpf_lb_mode="dsr", bpf_lb_dsr_dispatch="geneve")
-        balanced.apply(balanced.backend, document([], datapath_dsr_backend=True, devices="eth0.9"), "backend")
-    have = balanced.apply(balanced.node, document(services_of(version), **options))
+        balanced.apply(document([], datapath_dsr_backend=True, devices="eth0.9"), "backend")
+    have = balanced.apply(document(services_of(version), **options))
     assert dict(have.load_balancer.attachments) == {"eth0": "native", "eth1": "native"}
     assert read_config(have).vlans == 1
     links = json.loads(balanced.node.run("ip -j -d link show"))

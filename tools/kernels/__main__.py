@@ -27,6 +27,7 @@ EVIDENCE = Path("build/evidence")
 PAGE = Path("docs/kernels.md")
 OBJECTS = BUILD / "objects"
 """The tests' own BPF objects, compiled here once: in a guest the compiler takes a minute."""
+BYTECODE = BUILD / "bytecode"
 SECONDS = 1200
 """After these a guest is taken to hang."""
 AT_ONCE = 3
@@ -92,13 +93,20 @@ TESTS = (
 """What kernels differ in, and a few cases of each packet test (tests/kernels/sample.py): a guest is slow."""
 
 
+def pytest(*options: str) -> tuple[str, ...]:
+    """The tests, on this machine as in a guest; what Python compiles of them goes to BYTECODE."""
+    return (
+        *("env", "-u", "PYTHONDONTWRITEBYTECODE", f"PYTHONPYCACHEPREFIX={BYTECODE.resolve()}", "PYTHONPATH=tests"),
+        *(f"DATAPATH_TEST_OBJECTS={OBJECTS.resolve()}", sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+        *options,
+    )
+
+
 def command(kernel: Kernel) -> tuple[str, ...]:
     """What runs in the guest."""
     return (
         *("env", f"DATAPATH_TEST_KERNEL={kernel.version}", "HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis"),
-        *("PYTHONPATH=tests", f"DATAPATH_TEST_OBJECTS={OBJECTS.resolve()}"),
-        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "kernels.sample", "--basetemp=/run/pytest"),
-        "--durations=25",
+        *pytest("-p", "kernels.sample", "--basetemp=/run/pytest", "--durations=25"),
         f"--junitxml=/run/results/{results.REPORT}",
         *TESTS,
     )
@@ -126,11 +134,13 @@ def test(image: Image, seconds: float) -> Results:
     return found
 
 
-def compile_objects() -> None:
-    """Have one test on this kernel compile what tests in guests need."""
+def prepare() -> None:
+    """Do here what takes many times as long in a guest: compile the tests' BPF objects, and Python's modules."""
     OBJECTS.mkdir(parents=True, exist_ok=True)
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/kernel/test_maps.py")
-    subprocess.run(command, env={**os.environ, "DATAPATH_TEST_OBJECTS": str(OBJECTS.resolve())}, check=True)
+    subprocess.run(pytest("-q", "tests/unit/kernel/test_maps.py"), check=True)
+    subprocess.run(
+        pytest("-q", "-p", "kernels.sample", "--collect-only", *TESTS), check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def check_page(measured: Mapping[Kernel, Mapping[str, bool]], write: bool) -> bool:
@@ -148,7 +158,7 @@ def check_page(measured: Mapping[Kernel, Mapping[str, bool]], write: bool) -> bo
 def test_all(chosen: Sequence[Kernel], write: bool, at_once: int, seconds: float) -> int:
     """Test under the kernels; returns the exit code."""
     images = packages.ensure(BUILD.resolve(), chosen)
-    compile_objects()
+    prepare()
     with ThreadPoolExecutor(at_once) as pool:
         found = dict(zip(chosen, pool.map(lambda image: test(image, seconds), images)))
     passed = sum(one.passed for one in found.values())
