@@ -18,7 +18,7 @@ from tools.kernels.versions import KERNELS
 BUILD = Path("build/kernels")
 EVIDENCE = Path("build/evidence/tracing")
 VERSION = "6.1"
-SECONDS = 1800
+SECONDS = 2400
 """After these the guest is taken to hang."""
 PYTHON = "/usr/bin/python3"
 """The distribution's, which nodes run the executor on: it alone has bcc."""
