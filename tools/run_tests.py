@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the test stages one after the other: `run_tests.py [STAGE...]`, each a target of the Makefile.
+"""Run the test stages: `run_tests.py [STAGE...]`, each a target of the Makefile.
 
-Every stage runs even where an earlier one failed. Its output is shown as it comes and kept in build/logs/STAGE.log.
-At the end there is a table of the stages, and the sum of what they counted in the last line (also in
-build/logs/summary). A stage that counts nothing itself (a linter) counts as one.
+They run one after the other, and beside them those that boot other kernels: emulated machines take one CPU for many
+minutes, and the other stages rarely take more than one. Every stage runs even where an earlier one failed. Its output
+is shown as it comes, of those beside when they end, and kept in build/logs/STAGE.log. At the end there is a table of
+the stages, and the sum of what they counted in the last line (also in build/logs/summary). A stage that counts nothing
+itself (a linter) counts as one.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +31,14 @@ STAGES = (
     "test-fuzz",
     "test-bench",
     "test-netns",
-    "test-tracing",
     "artefact",
     "test-integration",
     "test-lab",
     "molecule",
     "test-readme",
 )
+BESIDE = ("test-tracing", "test-kernels")
+"""Stages that begin after the first one of STAGES, which builds what they need."""
 _COUNTS = re.compile(r"(\d+) (passed|failed|errors?)\b")
 _SUMMARY = re.compile(
     r"^[\s\W]*(?:\d+ (?:passed|failed|errors?|skipped|deselected|xfailed|warnings?)(?:, | in |$|\W*$))+"
@@ -70,17 +75,20 @@ def counts(log: str) -> tuple[int, int]:
     return passed, failed
 
 
-def run(stage: str) -> Outcome:
-    """Run one stage, showing and keeping its output."""
-    print(f"\n=== {stage}", flush=True)
+def run(stage: str, beside: bool = False) -> Outcome:
+    """Run one stage, keeping its output; one that runs beside others gives way to them, and is quiet."""
     began = time.monotonic()
+    command = ("make", "--no-print-directory", stage)
+    if not beside:
+        print(f"\n=== {stage}", flush=True)
     with (LOGS / f"{stage}.log").open("w") as log:
         process = subprocess.Popen(
-            ("make", "--no-print-directory", stage), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ("nice", *command) if beside else command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert process.stdout is not None
         for line in process.stdout:
-            print(line, end="", flush=True)
+            if not beside:
+                print(line, end="", flush=True)
             log.write(line)
     ok = process.wait() == 0
     passed, failed = counts((LOGS / f"{stage}.log").read_text())
@@ -89,15 +97,32 @@ def run(stage: str) -> Outcome:
     if not ok and not failed:
         failed = 1
     outcome = Outcome(stage, time.monotonic() - began, ok, passed, failed)
+    if beside:
+        print(f"\n=== {stage} (ran beside the others)\n{(LOGS / f'{stage}.log').read_text()}", end="")
     print(f"=== {stage}: {'ok' if ok else 'FAILED'} after {outcome.seconds:.0f} s", flush=True)
     return outcome
+
+
+def run_all(stages: Sequence[str]) -> Iterator[Outcome]:
+    """The outcomes of stages, in the order in which they end."""
+    one_by_one = [stage for stage in stages if stage not in BESIDE]
+    beside = [stage for stage in stages if stage in BESIDE]
+    if one_by_one:
+        yield run(one_by_one[0])
+    with ThreadPoolExecutor(1) as pool:
+        # Alone they need not be quiet.
+        started = [pool.submit(run, stage, bool(one_by_one)) for stage in beside]
+        for stage in one_by_one[1:]:
+            yield run(stage)
+        for future in started:
+            yield future.result()
 
 
 def main() -> int:
     """Entry point; exit code 1 when a stage failed."""
     LOGS.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(EVIDENCE, ignore_errors=True)
-    outcomes = [run(stage) for stage in sys.argv[1:] or STAGES]
+    outcomes = list(run_all(sys.argv[1:] or (*STAGES, *BESIDE)))
     print(f"\n{'stage':<18}{'seconds':>8}{'passed':>8}{'failed':>8}")
     for row in outcomes:
         print(

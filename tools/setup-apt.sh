@@ -22,8 +22,10 @@ if [ "$(id -u)" != 0 ]; then
     exit 1
 fi
 install_missing() {
+    # Another target, running beside this one, may be at it.
+    set -- -qq -o DPkg::Lock::Timeout=300
     # shellcheck disable=SC2086 # one word a package
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing
+    apt-get "$@" update && DEBIAN_FRONTEND=noninteractive apt-get "$@" install -y --no-install-recommends $missing
 }
 install_missing || {
     echo "setup: apt-get failed; once more in 10 seconds, mirrors have bad moments" >&2

@@ -152,8 +152,7 @@ def can_transmit(modes: Mapping[str, str], facts: NodeFacts) -> bool:
 
 def has_several_buffers(modes: Mapping[str, str], facts: NodeFacts) -> bool:
     """Whether the program has to take frames in several buffers: natively; in generic mode the kernel joins them."""
-    jumbo = (mode == "native" and facts.devices[name].several_buffers for name, mode in modes.items())
-    return any(jumbo) and facts.features.get("xdp_frags", False)
+    return any(mode == "native" and facts.devices[name].several_buffers for name, mode in modes.items())
 
 
 def _modes(

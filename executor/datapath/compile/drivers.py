@@ -23,9 +23,6 @@ class Driver:
     """Whether `max_mtu` is about the device at the other end."""
     half_channels: bool = False
     """Whether at most half of the channels may be in use: XDP takes a transmit queue for each."""
-    buffers: bool = False
-    """Whether it takes programs that handle frames in several buffers wherever the kernel has such programs, so that
-    `max_mtu` does not hold. Kernels from 6.3 on declare it, for any driver."""
     queue_per_cpu: bool = False
     """Whether a transmit queue for every CPU must be left beside those in use, or sending takes locks."""
     advice: str = ""
@@ -62,10 +59,8 @@ DRIVERS: Mapping[str, Driver] = {
     ),
     # drivers/net/veth.c: veth_xdp_set()
     "veth": Driver(
-        # Several buffers: commit 718a18a0c8a6 (5.18).
         _ONE_BUFFER - 14,
         of_peer=True,
-        buffers=True,
         advice="as many receive queues as the other end has transmit queues",
     ),
 }
@@ -141,7 +136,7 @@ def outlook(device: str, driver: str, mtu: int, lower: Sequence[str]) -> str:
     known = hindrance(driver, device, mtu, None)
     if known is not None:
         return (
-            f"{seen}: native XDP if the kernel's driver takes frames in several buffers (some do from 5.18 on), for"
+            f"{seen}: native XDP if the kernel's driver takes frames in several buffers (some do from 6.3 on), for"
             f" {known.reason}; else {known.remedy}, or best-effort for generic mode"
         )
     if driver in DRIVERS:

@@ -18,7 +18,6 @@ from datapath.compile import drivers
 from datapath.kernel import abi, libbpf, netlink
 from datapath.kernel.abi import AttachType, ProgramType
 from datapath.kernel.errors import BpfError
-from datapath.kernel.features import has
 from datapath.state.facts import Channels, Device, Interface, NextHop, Tag
 
 NATIVE, GENERIC = "native", "generic"
@@ -163,7 +162,7 @@ def read(names: Optional[Sequence[str]], probe_native: bool) -> dict[str, Device
         if names is not None and name not in names:
             continue
         made_by, peer, queues = driver(name), _peer(link) if link.kind == "veth" else None, channels(name)
-        verdict = _UNPROBED
+        verdict, buffers = _UNPROBED, _takes_several_buffers(link.index)
         if probe_native:
             known = drivers.hindrance(
                 made_by,
@@ -171,9 +170,9 @@ def read(names: Optional[Sequence[str]], probe_native: bool) -> dict[str, Device
                 link.mtu,
                 queues,
                 peer.mtu if peer else None,
-                buffers=_takes_several_buffers(made_by, link),
+                buffers=buffers,
             )
-            verdict = native_xdp(link, made_by, known, attach=names is not None)
+            verdict = native_xdp(link, made_by, known, attach=names is not None, buffers=buffers)
         found[name] = Device(
             name,
             link.index,
@@ -190,20 +189,20 @@ def read(names: Optional[Sequence[str]], probe_native: bool) -> dict[str, Device
             lower=_lower(link, present.values()),
             xdp_mode=link.xdp_mode,
             channels=queues,
-            several_buffers=drivers.several_buffers(made_by, link.mtu, peer.mtu if peer else None),
+            several_buffers=buffers and drivers.several_buffers(made_by, link.mtu, peer.mtu if peer else None),
             tag=link.tag,
             takes_tags_off=takes_tags_off(name, made_by),
         )
     return found
 
 
-def _takes_several_buffers(made_by: str, link: Link) -> bool:
-    """Whether the driver takes programs for frames in several buffers, as it declares or is known to."""
-    declared = xdp_features(link.index)
-    if declared is not None:
-        return bool(declared & _NETDEV_XDP_ACT_RX_SG)
-    known = drivers.DRIVERS.get(made_by)
-    return known is not None and known.buffers and has("xdp_frags")
+def _takes_several_buffers(index: int) -> bool:
+    """Whether the device takes programs for frames in several buffers, and the kernel redirects such frames.
+
+    Drivers declare the first since the kernel can do the second (6.3, commit b9d460c92455).
+    """
+    declared = xdp_features(index)
+    return declared is not None and bool(declared & _NETDEV_XDP_ACT_RX_SG)
 
 
 def _lower(link: Link, present: Iterable[Link]) -> tuple[str, ...]:
@@ -255,8 +254,13 @@ class Verdict:
 _UNPROBED = Verdict(None)
 
 
-def native_xdp(link: Link, driver_name: str, known: Optional[drivers.Hindrance], attach: bool) -> Verdict:
-    """Judge by what is attached, then by what the driver declares, then by trying, else by what it is known for."""
+def native_xdp(
+    link: Link, driver_name: str, known: Optional[drivers.Hindrance], *, attach: bool, buffers: bool
+) -> Verdict:
+    """Judge by what is attached, then by what the driver declares, then by trying, else by what it is known for.
+
+    `buffers` says that the load balancer's program could take frames in several of them here.
+    """
     if link.xdp_mode == NATIVE:
         return Verdict(True)
     of_driver = f"driver {driver_name}" if driver_name else "a device without driver"
@@ -266,7 +270,7 @@ def native_xdp(link: Link, driver_name: str, known: Optional[drivers.Hindrance],
         return expected or _undeclared(link, driver_name, of_driver)
     if link.xdp_program or not attach:
         return expected or Verdict(True if features is not None else None)
-    refusal = _try_native(link.index)
+    refusal = _try_native(link.index, buffers)
     if not refusal:
         return Verdict(True)
     told = f"{of_driver} refuses a native XDP program: {refusal}"
@@ -291,9 +295,9 @@ def _without_native(link: Link) -> str:
     return "best-effort attaches in generic mode"
 
 
-def _try_native(index: int) -> str:
+def _try_native(index: int, buffers: bool) -> str:
     """Attach a program that passes everything, natively, and detach it; why that was refused, or ""."""
-    flags = abi.BPF_F_XDP_HAS_FRAGS if has("xdp_frags") else 0
+    flags = abi.BPF_F_XDP_HAS_FRAGS if buffers else 0
     with libbpf.closing(libbpf.program_load(ProgramType.XDP, _PASS, flags)) as program:
         try:
             # A link goes with its descriptor: whatever happens to this process, the device is left as it was.

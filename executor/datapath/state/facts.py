@@ -57,7 +57,8 @@ class Device:
     """How an XDP program is attached now: native, generic, offload; "" where none is."""
     channels: Optional[Channels] = None
     several_buffers: bool = False
-    """Whether its MTU (of a veth, the other end's) is so large that XDP gets frames in several buffers."""
+    """Whether its MTU (of a veth, the other end's) is so large that XDP gets frames in several buffers, where driver
+    and kernel have that."""
     tag: Optional[Tag] = None
     """Of a VLAN device."""
     takes_tags_off: bool = False

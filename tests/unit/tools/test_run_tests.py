@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tools import run_tests
 from tools.run_tests import counts
 
 
@@ -24,3 +25,33 @@ from tools.run_tests import counts
 )
 def test_counts(log, expected):
     assert counts(f"before\n{log}\nafter\n") == expected
+
+
+STAGE = """
+stages = first second third
+.PHONY: $(stages) test-kernels
+$(stages):
+	@echo $@
+	@! test $@ = second
+test-kernels:
+	@while ! test -e go; do sleep 0.01; done; echo "7 passed, 0 failed"
+"""
+
+
+def test_stages_beside_the_others(tmp_path, monkeypatch, capsys):
+    """They begin with the second one, are shown at their end, and a failure ends nothing."""
+    (tmp_path / "Makefile").write_text(STAGE)
+    monkeypatch.chdir(tmp_path)
+    run_tests.LOGS.mkdir(parents=True)
+    ended = []
+    for outcome in run_tests.run_all(("first", "second", "test-kernels", "third")):
+        ended.append((outcome.stage, outcome.ok, outcome.passed, outcome.failed))
+        if outcome.stage == "third":
+            (tmp_path / "go").touch()
+    assert ended == [
+        ("first", True, 1, 0),
+        ("second", False, 0, 1),
+        ("third", True, 1, 0),
+        ("test-kernels", True, 7, 0),
+    ]
+    assert "=== test-kernels (ran beside the others)\n7 passed, 0 failed\n" in capsys.readouterr().out
