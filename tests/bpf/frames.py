@@ -26,13 +26,13 @@ from bpf.rig import (
     WEB,
     ether,
     ip,
-    kernel_at_least,
     l4,
     reply,
     request,
     set_forwarding,
 )
 from datapath.plan import operations as ops
+from netns.topology import kernel_at_least
 
 PADDING = b"\xaa" * 18
 

@@ -50,6 +50,7 @@ PROTOCOLS = {"tcp": TCP_NUMBER, "udp": UDP_NUMBER}
 TABLE_SIZE = 251
 FLOW_MAPS = (layouts.FLOWS_TCP, layouts.FLOWS_ANY)
 CHOICE_MAPS = (layouts.CHOICES_TCP, layouts.CHOICES_ANY)
+LOOPBACK = 1
 FRAGMENTS = "fragments_v1"
 NEXTHOPS = "nexthops_v1"
 
@@ -146,10 +147,6 @@ class Result:
         ip = packet[IP] if IP in packet else packet[IPv6]
         l4 = packet[TCP] if TCP in packet else packet[UDP]
         return {"source": (ip.src, l4.sport), "destination": (ip.dst, l4.dport)}[name]
-
-
-def kernel_at_least(*version):
-    return tuple(int(part) for part in os.uname().release.split(".")[:2]) >= version
 
 
 def set_forwarding(node, on):
@@ -410,12 +407,16 @@ class Rig:
     def push(self, frame, device="in0", meta=0):
         """(XDP verdict, frame) and nothing more; the first `meta` bytes of `frame` are metadata in front of it."""
         if self.hook == "tc":
-            context = abi.SkBuff(ingress_ifindex=self.devices[device], ifindex=self.devices[device])
+            context = abi.SkBuff(ifindex=self.devices[device])
             verdict, output, _ = libbpf.run_program(self._program, bytes(frame), context)
             return TC_VERDICTS[verdict], output
         context = abi.XdpMd(data=meta, ingress_ifindex=self.devices[device]) if self._takes_context else None
         verdict, output, _ = libbpf.run_program(self._program, bytes(frame), context)
         return verdict, output[meta:] if meta else output
+
+    def receiving(self, device):
+        """Index of the device that frames run as if they came in by."""
+        return self.devices[device] if self._takes_context else LOOPBACK
 
     def _takes_metadata(self, meta):
         try:

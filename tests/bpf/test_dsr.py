@@ -25,11 +25,11 @@ from bpf.rig import (
     TABLE_SIZE,
     TIGHT_MTU,
     WEB,
-    kernel_at_least,
     reply,
     request,
 )
 from datapath.compile import layouts
+from netns.topology import kernel_at_least
 
 pytestmark = AT_EVERY_HOOK
 

@@ -74,6 +74,8 @@ def test_frontends_that_share_a_place(rig, version):
 @BOTH
 def test_without_redirect_where_every_driver_transmits(rig, version):
     """Only towards the device that the frame came by."""
+    if rig.receiving("out0") != rig.devices["out0"]:
+        pytest.skip("this kernel runs frames as if they came in by the loopback device")
     out, back = request(version), request(version)
     rig.configure(transmit=1)
     assert rig.push(out, "in0")[0] == 4

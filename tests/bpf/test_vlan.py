@@ -28,7 +28,6 @@ from bpf.rig import (
     WEB,
     ether,
     ip,
-    kernel_at_least,
     l4,
     reply,
     request,
@@ -37,6 +36,7 @@ from bpf.test_dsr import DISPATCHES, configure, host_of, on_link
 from datapath.compile import layouts
 from datapath.compile.layouts import Vlan
 from datapath.plan import operations as ops
+from netns.topology import kernel_at_least
 
 CUSTOMER, PROVIDER = 0x8100, 0x88A8
 TAGS = {
@@ -108,7 +108,7 @@ def vlans(rig, devices):
             index = struct.pack("=I", devices[name])
             put(layouts.VLANS_OUT, index, vlan(rig.devices[on], tags))
             if tags:
-                put(layouts.VLANS_IN, vlan(rig.devices[on], tags), index)
+                put(layouts.VLANS_IN, vlan(rig.receiving(on), tags), index)
 
     yield serve
     rig.kernel.execute(added)

@@ -3,28 +3,18 @@
 import contextlib
 import os
 import socket
-import struct
 import threading
 
 import pytest
 
 from bpf.oracle import slot_hash
 from bpf.rig import BACKEND_MACS, CLIENT_MAC, EMPTY, MACS, PROTOCOLS, SIDES, TABLE_SIZE, WEB
-from datapath.kernel import abi, libbpf
-from datapath.kernel.abi import AttachType, ProgramType
+from netns.topology import attach_pass
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 BACKEND_MAC = BACKEND_MACS[11]
 ROUNDS = 60
-PASS = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
-"""r0 = XDP_PASS; exit"""
-
-
-def pass_everything(namespace, device):
-    """A link that attaches XDP_PASS: before 5.13 a veth takes redirected frames only where its other end runs XDP."""
-    with namespace, libbpf.closing(libbpf.program_load(ProgramType.XDP, PASS)) as program:
-        return libbpf.link_create(program, socket.if_nametoindex(device), AttachType.XDP, abi.XDP_FLAGS_DRV_MODE)
 
 
 @pytest.fixture
@@ -43,7 +33,7 @@ def wire(rig):
             peer.run(f"ip address replace {address}/{prefix} dev {device}-peer{more}")
         peer.run(f"ip route replace {side.vip} via {side.own}")
         node.run(f"ip neighbour replace {side.backend.format(12)} lladdr {BACKEND_MAC} dev out0 nud permanent")
-    links = [pass_everything(peer, f"{device}-peer") for device in MACS]
+    links = [attach_pass(peer, f"{device}-peer") for device in MACS]
     yield rig
     for link in links:
         os.close(link)

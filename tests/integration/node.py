@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -20,12 +19,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 
-from datapath.kernel import abi, libbpf
-from datapath.kernel.abi import AttachType, ProgramType
-from netns.topology import NetNS, bpffs, veth
+from netns.topology import NetNS, attach_pass, bpffs, veth
 
 ROOT = Path(__file__).parents[2]
-PASS = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)  # return XDP_PASS;
 VIP, VIP6 = "192.0.2.10", "2001:db8::10"
 BACKENDS = tuple(f"203.0.113.1{number}" for number in (1, 2, 3))
 BACKENDS6 = tuple(f"2001:db8:2::1{number}" for number in (1, 2, 3))
@@ -43,16 +39,6 @@ def document(*services, **values):
     sizes = {"map_max": 1024, "ct_tcp_max": 4096, "ct_any_max": 4096}
     options = {"algorithm": "maglev", "devices": ["client0", "backend0"], **sizes, **values}
     return {"options": {"values": options}, "services": {"items": list(services), "purge": True}}
-
-
-def take_xdp_tx(namespace, device):
-    """Have a veth take what its peer sends by XDP_TX, for as long as the returned link is open.
-
-    The kernel wakes a veth for such frames only if it carries a program itself; this one passes everything.
-    """
-    with libbpf.closing(libbpf.program_load(ProgramType.XDP, PASS)) as program, namespace:
-        index = socket.if_nametoindex(device)
-        return libbpf.link_create(program, index, AttachType.XDP, abi.XDP_FLAGS_DRV_MODE)
 
 
 class Node:
@@ -98,7 +84,7 @@ class Node:
             namespace.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
         veth(self.client, "eth0", self.lb, "client0")
         veth(self.lb, "backend0", self.backend, "eth0")
-        self._peers = [take_xdp_tx(namespace, "eth0") for namespace in (self.client, self.backend)]
+        self._peers = [attach_pass(namespace, "eth0") for namespace in (self.client, self.backend)]
         for namespace, device, addresses in (
             (self.client, "eth0", ["198.51.100.2/24", "2001:db8:1::2/64"]),
             (self.lb, "client0", ["198.51.100.1/24", "2001:db8:1::1/64"]),

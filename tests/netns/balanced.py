@@ -6,6 +6,7 @@
 Addresses are on devices of the test's choice: it may want them on VLANs.
 """
 
+import os
 import socket
 import struct
 import threading
@@ -17,7 +18,7 @@ from datapath.plan import plan
 from datapath.sources.merge import merge as merge_health
 from datapath.spec.document import merge
 from datapath.state.model import DesiredState
-from netns.topology import NetNS, veth, wait_for
+from netns.topology import NetNS, attach_pass, kernel_at_least, veth, wait_for
 
 OPTIONS = {"datapath-snat-port-range": "1024-9999", "bpf-lb-maglev-table-size": 251}
 PORT = 8080
@@ -46,9 +47,15 @@ class Balanced:
         self.client, self.node, self.backend = NetNS(), NetNS(), NetNS()
         veth(self.client, "eth0", self.node, "eth0")
         veth(self.node, "eth1", self.backend, "eth0")
+        # The load balancer leaves replies of direct server return to the node's stack, which forwards IPv6 only so.
+        self.node.run("sysctl -qw net.ipv6.conf.all.forwarding=1")
+        ends = () if kernel_at_least(5, 13) else (self.client, self.backend)
+        self._links = [attach_pass(namespace, "eth0") for namespace in ends]
         self._pins = pins
 
     def close(self):
+        for link in self._links:
+            os.close(link)
         for namespace in (self.client, self.node, self.backend):
             namespace.close()
 

@@ -22,6 +22,8 @@ def add_vlan(namespace, device, vlan, qinq):
     namespace.run(f"ethtool -K {device} txvlan off tx-vlan-stag-hw-insert off", check=False)
     if qinq:
         outer = PROVIDERS[vlan]
+        # An MTU has room for one tag.
+        namespace.run(f"ip link set {device} mtu 1504")
         namespace.run(f"ip link add link {device} name {device}.{outer} type vlan id {outer} protocol 802.1ad")
         namespace.run(f"ip link set {device}.{outer} up")
         namespace.run(f"ethtool -K {device}.{outer} txvlan off", check=False)

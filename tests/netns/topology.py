@@ -7,13 +7,20 @@ import ctypes
 import hashlib
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from datapath.kernel import abi, libbpf
+from datapath.kernel.abi import AttachType, ProgramType
+
 _CLONE_NEWNET = 0x40000000
+_PASS = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
+"""r0 = XDP_PASS; exit"""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -21,6 +28,10 @@ def _call(result, what):
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def kernel_at_least(*version):
+    return tuple(int(part) for part in os.uname().release.split(".")[:2]) >= version
 
 
 class NetNS:
@@ -79,6 +90,17 @@ def veth(left, left_name, right, right_name):
     for namespace, name in ((left, left_name), (right, right_name)):
         namespace.run(f"ip link set {name} up")
         namespace.run(f"ethtool -K {name} tx off gro on", check=False)
+
+
+def attach_pass(namespace, device):
+    """Attach a program that passes every frame, natively, for as long as the returned link is open.
+
+    The kernel wakes a veth for what its peer sends by XDP_TX only if it carries a program itself; before 5.13 for what
+    is redirected to it as well.
+    """
+    with libbpf.closing(libbpf.program_load(ProgramType.XDP, _PASS)) as program, namespace:
+        index = socket.if_nametoindex(device)
+        return libbpf.link_create(program, index, AttachType.XDP, abi.XDP_FLAGS_DRV_MODE)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ XDP = Hook(
 TC = Hook(
     LOAD_BALANCER_TC,
     TC_PROGRAM,
-    lambda index: abi.SkBuff(ingress_ifindex=index, ifindex=index),
+    lambda index: abi.SkBuff(ifindex=index),
     {0xFFFFFFFF: "TC_ACT_UNSPEC", 2: "TC_ACT_SHOT", 7: "TC_ACT_REDIRECT"},
 )
 
