@@ -64,7 +64,7 @@ static INLINE int walk_on(context *ctx, struct scratch *s, const struct flow *fl
 	struct packet *packet = &s->packet;
 	const struct nexthop *hop;
 
-	if (next_hop(ctx, s, &flow->new_destination, family, route_index_of_backend(ctx, flow->backend_id),
+	if (next_hop(ctx, s, &flow->new_destination, family, route_index_of_backend(ctx, s, flow->backend_id),
 		     packet->length, &hop))
 		return XDP_ABORTED;
 	if (last_step == STEP_NEXT_HOP)
