@@ -29,11 +29,11 @@ def test_counts(log, expected):
 
 STAGE = """
 stages = first second third
-.PHONY: $(stages) test-kernels
+.PHONY: $(stages) test-tracing
 $(stages):
 	@echo $@
 	@! test $@ = second
-test-kernels:
+test-tracing:
 	@while ! test -e go; do sleep 0.01; done; echo "7 passed, 0 failed"
 """
 
@@ -44,7 +44,7 @@ def test_stages_beside_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run_tests.LOGS.mkdir(parents=True)
     ended = []
-    for outcome in run_tests.run_all(("first", "second", "test-kernels", "third")):
+    for outcome in run_tests.run_all(("first", "second", "test-tracing", "third")):
         ended.append((outcome.stage, outcome.ok, outcome.passed, outcome.failed))
         if outcome.stage == "third":
             (tmp_path / "go").touch()
@@ -52,6 +52,6 @@ def test_stages_beside_the_others(tmp_path, monkeypatch, capsys):
         ("first", True, 1, 0),
         ("second", False, 0, 1),
         ("third", True, 1, 0),
-        ("test-kernels", True, 7, 0),
+        ("test-tracing", True, 7, 0),
     ]
-    assert "=== test-kernels (ran beside the others)\n7 passed, 0 failed\n" in capsys.readouterr().out
+    assert "=== test-tracing (ran beside the others)\n7 passed, 0 failed\n" in capsys.readouterr().out
