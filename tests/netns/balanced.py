@@ -104,9 +104,9 @@ def echo(namespace, address):
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.bind((address, PORT))
         stream.listen()
-        threads = [
-            threading.Thread(target=work, args=(opened,)) for work, opened in ((_accept, stream), (_answer, datagrams))
-        ]
+        jobs = (_accept, stream), (_answer, datagrams)
+        # A connection that broke down may hold the first one for ever.
+        threads = [threading.Thread(target=work, args=(opened,), daemon=True) for work, opened in jobs]
         for thread in threads:
             thread.start()
         try:
@@ -116,7 +116,7 @@ def echo(namespace, address):
             with namespace, socket.socket(family, socket.SOCK_DGRAM) as waker:
                 waker.sendto(b"", (address, PORT))
             for thread in threads:
-                thread.join()
+                thread.join(1)
 
 
 def _accept(stream):

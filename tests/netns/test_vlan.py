@@ -30,7 +30,7 @@ def add_vlan(namespace, device, vlan, qinq):
         namespace.run(f"ip link add link {device}.{outer} name {device}.{vlan} type vlan id {vlan}")
     else:
         namespace.run(f"ip link add link {device} name {device}.{vlan} type vlan id {vlan}")
-    namespace.run(f"ip link set {device}.{vlan} up")
+    namespace.run(f"ip link set {device}.{vlan} mtu 1500 up")
 
 
 @pytest.fixture(params=["tagged", "qinq"])
