@@ -73,17 +73,22 @@ def carriers(names: Iterable[str], facts: NodeFacts, problems: Problems) -> list
 
 
 def _carriers(name: str, facts: NodeFacts, problems: Problems) -> Sequence[str]:
-    """A bond's are its ports, those of a VLAN device the ones of what it is on, if XDP can do there what it does.
+    """Those of a VLAN device are the ones of what it is on, if XDP can do there what it does."""
+    below = vlans.base(name, facts)
+    if below is not None and _vlan_hindrance(name, facts) is None:
+        return _ports(below.device.name, facts, problems)
+    return _ports(name, facts, problems)
+
+
+def _ports(name: str, facts: NodeFacts, problems: Problems) -> Sequence[str]:
+    """Where frames of a device that is no VLAN come in: of a bond by its ports.
 
     A program at the bond itself (5.15 and newer) does for some of its modes only; at the ports every mode will do. A
     port that comes later is drift, which the next apply heals.
     """
     device = facts.devices[name]
-    if device.kind == "vlan" and not _vlan_hindrance(name, facts):
-        below = vlans.base(name, facts)
-        return [] if below is None else _carriers(below.device.name, facts, problems)
     if device.kind != "bond":
-        return [name]
+        return (name,)
     if not device.lower:
         problems.warn(f"device {name} is a bond without ports, so nothing is attached for it")
     return device.lower
@@ -94,7 +99,7 @@ def _vlan_hindrance(name: str, facts: NodeFacts) -> Optional[Hindrance]:
     below = vlans.base(name, facts)
     if below is None:
         return Hindrance("its parent cannot be seen from here, or its frames have more than two tags", "")
-    for port in below.device.lower if below.device.kind == "bond" else (below.device.name,):
+    for port in _ports(below.device.name, facts, Problems()):
         device = facts.devices[port]
         if device.native_xdp is False:
             return Hindrance(
@@ -128,8 +133,7 @@ def attachments(
         return dict.fromkeys(names, "tc")
     if acceleration == "testing-only":
         # In generic mode the kernel has taken the tags off already: there programs are at VLAN devices themselves.
-        ports = [name for each in names for name in (facts.devices[each].lower if _is_bond(each, facts) else (each,))]
-        return dict.fromkeys(ports, "generic")
+        return dict.fromkeys((port for name in names for port in _ports(name, facts, problems)), "generic")
     modes = _modes(carriers(names, facts, problems), acceleration, facts, attached, problems)
     for name in (name for name, mode in modes.items() if mode == "native"):
         device = facts.devices[name]
@@ -179,10 +183,6 @@ def _judged(device: Device, facts: NodeFacts) -> Device:
     if hindrance is None:
         return device
     return replace(device, native_xdp_reason=hindrance.reason, native_xdp_remedy=hindrance.remedy)
-
-
-def _is_bond(name: str, facts: NodeFacts) -> bool:
-    return facts.devices[name].kind == "bond"
 
 
 def _no_native(device: Device) -> str:

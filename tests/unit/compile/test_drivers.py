@@ -93,9 +93,11 @@ def test_a_port_that_is_named_too_is_attached_to_once():
     assert list(found.state.load_balancer.attachments) == ["eth0", "eth1"]
 
 
-def test_a_bond_without_ports():
+@pytest.mark.parametrize("acceleration", ["native", "testing-only"])
+def test_a_bond_without_ports(acceleration):
     bond = replace(device("bond0", "10.0.0.2/24", driver="bonding"), kind="bond")
-    found = compiled(service(), node=facts(bond, default_devices=("bond0",)), devices="bond0")
+    node = facts(bond, default_devices=("bond0",))
+    found = compiled(service(), node=node, devices="bond0", bpf_lb_acceleration=acceleration)
     assert "device bond0 is a bond without ports, so nothing is attached for it" in found.warnings
 
 
