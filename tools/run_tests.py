@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the test stages: `run_tests.py [STAGE...]`, each a target of the Makefile.
 
-They run one after the other, and beside them those that emulate a machine, which takes one CPU for many minutes while
+They run one after the other, and beside them those that emulate machines, which takes one CPU for many minutes while
 the other stages rarely take more than one. Every stage runs even where an earlier one failed. Its output is shown as it
 comes, of those beside when they end, and kept in build/logs/STAGE.log. At the end there is a table of the stages, and
 the sum of what they counted in the last line (also in build/logs/summary). A stage that counts nothing itself (a
@@ -37,7 +37,7 @@ STAGES = (
     "molecule",
     "test-readme",
 )
-BESIDE = ("test-tracing",)
+BESIDE = ("test-tracing", "test-kernels")
 """Stages that begin after the first one of STAGES, which builds what they need."""
 _COUNTS = re.compile(r"(\d+) (passed|failed|errors?)\b")
 _SUMMARY = re.compile(

