@@ -113,6 +113,12 @@ static INLINE int ctx_insert_headers(context *ctx, __u32 bytes, enum family fami
 	return (int)bpf_xdp_adjust_head(ctx, -(int)bytes);
 }
 
+/* Remove what is between the Ethernet header and `bytes` behind it, or fail (not 0); else as above. */
+static INLINE int ctx_remove_headers(context *ctx, __u32 bytes)
+{
+	return (int)bpf_xdp_adjust_head(ctx, (int)bytes);
+}
+
 /* Make room right behind the fixed IP header, or fail (not 0); else as above. */
 static INLINE int ctx_insert_option(context *ctx, __u32 bytes, enum family family)
 {

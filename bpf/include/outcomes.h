@@ -65,7 +65,7 @@ enum outcome {
 	OUTCOME_TOO_BIG_DROPPED,
 	/* Frame has no room for the ICMP error that was due. */
 	OUTCOME_ANSWER_FAILED_DROPPED,
-	/* ICMP error that was due, left out: this second had its share. */
+	/* ICMP error that was due or to be handed on, left out: this second had its share. */
 	OUTCOME_ANSWER_LIMITED_DROPPED,
 	/* ICMP error about a packet of a flow, translated and sent to the flow's other end. */
 	OUTCOME_ICMP_ERROR_FORWARDED,
@@ -75,10 +75,12 @@ enum outcome {
 	OUTCOME_UNKNOWN_PROTOCOL_DROPPED,
 	/* Frame or IP header has no room for what the dispatch adds. */
 	OUTCOME_NO_ROOM_DROPPED,
+	/* ICMP error about a reply of a flow that is not here, handed to another load balancer. */
+	OUTCOME_ICMP_ERROR_RELAYED,
 	OUTCOMES_COUNT,
 };
 
 /* Sets of outcomes by verdict; bit n stands for outcome n. Everything else is dropped. */
-#define OUTCOMES_FORWARD 0x10000000fULL
+#define OUTCOMES_FORWARD 0x110000000fULL
 #define OUTCOMES_ANSWER 0xf0ULL
 #define OUTCOMES_PASS 0x3ff00ULL

@@ -10,45 +10,12 @@
 #include "icmp.h"
 #include "icmp_error.h"
 #include "nexthop.h"
+#include "relay.h"
 #include "rewrite.h"
 #include "service.h"
 #include "snat.h"
 #include "stats.h"
 #include "vlan.h"
-
-/* What becomes of a packet whose next hop the lookup did not find: `why` is BPF_FIB_LKUP_RET_*. */
-static INLINE int not_forwarded(const struct packet *packet, long why)
-{
-	switch (why) {
-	case BPF_FIB_LKUP_RET_BLACKHOLE:
-	case BPF_FIB_LKUP_RET_UNREACHABLE:
-	case BPF_FIB_LKUP_RET_PROHIBIT:
-		return OUTCOME_NO_ROUTE_DROPPED;
-	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
-		return packet->dont_fragment ? OUTCOME_TOO_BIG_ANSWERED : OUTCOME_TOO_BIG_DROPPED;
-	case BPF_FIB_LKUP_RET_NO_NEIGH:
-		return OUTCOME_NO_NEIGHBOUR_DROPPED;
-	case BPF_FIB_LKUP_RET_FWD_DISABLED:
-		return OUTCOME_FORWARDING_DISABLED_DROPPED;
-	default:
-		return OUTCOME_UNSUPPORTED_ROUTE_DROPPED;
-	}
-}
-
-/* Address a frame to its next hop: `outcome`, or why not. */
-static INLINE int send(context *ctx, struct scratch *s, const struct nexthop *hop, enum family family, int outcome)
-{
-	struct ethhdr *ethernet = ctx_data(ctx);
-
-	if ((void *)(ethernet + 1) > ctx_data_end(ctx))
-		return OUTCOME_TRUNCATED_DROPPED;
-	__builtin_memcpy(ethernet, hop->macs, sizeof(hop->macs));
-	ethernet->h_proto = family_protocol(family);
-	s->device = hop->device;
-	if (config.vlans)
-		__builtin_memcpy(s->tags, hop->tags, sizeof(s->tags));
-	return outcome;
-}
 
 /* Translate as `flow` says and send: `outcome`, or why not. */
 static INLINE int forward(context *ctx, struct scratch *s, const struct flow *flow, enum family family, int outcome)
@@ -236,10 +203,12 @@ static INLINE const struct flow *reply_flow(context *ctx, struct packet *packet,
 }
 
 /* A packet that no service can have: `passed`, but what is addressed to a VIP ends here. The stack would only send it
- * around in a circle.
+ * around in a circle. ICMP_PASSED is for balance_icmp.
  */
 static COLD int not_for_services(const struct packet *packet, int passed)
 {
+	if (config.peers && passed == OUTCOME_PROTOCOL_PASSED && relay_arrives(packet))
+		return OUTCOME_ICMP_PASSED;
 	if (!address_is_vip(&packet->tuple.destination))
 		return passed;
 	if (passed == OUTCOME_FRAGMENT_PASSED)
@@ -289,7 +258,8 @@ static INLINE int forward_flow_error(context *ctx, struct scratch *s, enum famil
 		reversed->direction = DIRECTION_REPLY;
 	flow = bpf_map_lookup_elem(flow_map(reversed->protocol), reversed);
 	if (!flow)
-		return OUTCOME_ICMP_PASSED;
+		return config.peers && reversed->direction == DIRECTION_REQUEST ? relay_error(ctx) :
+										  OUTCOME_ICMP_PASSED;
 	flow_mirror_key(reversed, flow, &s->quoted);
 	index = reversed->direction == DIRECTION_REPLY ? route_index_of_client(ctx, s, &flow->new_destination) :
 							 route_index_of_backend(ctx, s, flow->backend_id);
@@ -350,6 +320,8 @@ static INLINE int balance_icmp_of(context *ctx, struct scratch *s, enum family f
 		return OUTCOME_ICMP_PASSED;
 	tuple_reverse(&s->quote.tuple, &s->request.tuple);
 	s->request.tcp_flags = 0;
+	/* No error about an error (RFC 1122, 3.2.2): what is too big is dropped. */
+	s->packet.dont_fragment = false;
 	if (mode_in_use(MODE_DSR)) {
 		service = service_lookup(&s->request.tuple);
 		if (service && service_has_dsr(service))
@@ -358,17 +330,24 @@ static INLINE int balance_icmp_of(context *ctx, struct scratch *s, enum family f
 	return mode_in_use(MODE_SNAT) ? forward_flow_error(ctx, s, family) : OUTCOME_ICMP_PASSED;
 }
 
+/* ICMP, or an error that another load balancer hands on. */
 SLOW int balance_icmp(context *ctx)
 {
 	struct scratch *s = scratch();
+	int outcome;
 
 	if (!s)
 		return OUTCOME_ICMP_PASSED;
+	if (config.peers) {
+		outcome = relay_receive(ctx);
+		if (outcome != UNDECIDED)
+			return outcome;
+	}
 	return s->packet.family == FAMILY_IPV4 ? balance_icmp_of(ctx, s, FAMILY_IPV4) :
 						 balance_icmp_of(ctx, s, FAMILY_IPV6);
 }
 
-/* A packet of a family; ICMP_PASSED says that it is ICMP, and nothing else yet. */
+/* A packet of a family; ICMP_PASSED says that it is for balance_icmp, and nothing else yet. */
 static INLINE int balance_ip(context *ctx, struct scratch *s, enum family family)
 {
 	struct cursor cursor = { ctx_data(ctx) + ETH_HLEN, ctx_data_end(ctx) };

@@ -20,6 +20,16 @@ static INLINE const volatile union address *snat_address(enum family family)
 	return family == FAMILY_IPV4 ? &config.snat_address4 : &config.snat_address6;
 }
 
+/* The same, copied. */
+static INLINE void snat_address_copy(enum family family, union address *copy)
+{
+	const volatile union address *address = snat_address(family);
+
+	opaque(address);
+	for (int i = 0; i < 4; i++)
+		copy->words[i] = address->words[i];
+}
+
 /* Flows are stamped at most this often (jiffies), which keeps their cache lines clean. */
 static INLINE __u32 stamp_interval(void)
 {

@@ -9,8 +9,7 @@
 #include "choice.h"
 #include "nexthop.h"
 #include "rewrite.h"
-
-#define TUNNEL_TTL 64
+#include "tunnel.h"
 
 static INLINE enum family backend_family(const struct backend *backend)
 {
@@ -99,41 +98,9 @@ static INLINE int dsr_option_insert6(context *ctx, const struct packet *packet)
 	return UNDECIDED;
 }
 
-/* Outer headers; where the configuration leaves bits of the source free the flow's hash fills them. */
-static INLINE void tunnel_header4(struct iphdr *ip, const struct packet *packet, const union address *destination,
-				  __u32 length, __u8 protocol, __u32 hash)
-{
-	__builtin_memset(ip, 0, sizeof(*ip));
-	ip->version = 4;
-	ip->ihl = sizeof(*ip) / 4;
-	/* A router's congestion mark on the outer header must not be lost (RFC 6040, 4.1). */
-	ip->tos = packet->traffic_class;
-	ip->tot_len = bpf_htons(length);
-	ip->frag_off = bpf_htons(IP4_DONT_FRAGMENT);
-	ip->ttl = TUNNEL_TTL;
-	ip->protocol = protocol;
-	ip->saddr = config.encap_source4.words[3] | (hash & config.encap_mask4);
-	ip->daddr = destination->words[3];
-	ip->check = (__sum16)~checksum_fold(checksum_sum(ip, ip + 1, sizeof(*ip)));
-}
-
-static INLINE void tunnel_header6(struct ipv6hdr *ip, const struct packet *packet, const union address *destination,
-				  __u32 payload, __u8 protocol, __u32 hash)
-{
-	const volatile union address *source = &config.encap_source6;
-
-	opaque(source);
-	*(__be32 *)ip = bpf_htonl(6U << 28 | (__u32)packet->traffic_class << 20);
-	ip->payload_len = bpf_htons(payload);
-	ip->nexthdr = protocol;
-	ip->hop_limit = TUNNEL_TTL;
-	for (int i = 0; i < 3; i++)
-		ip->saddr.in6_u.u6_addr32[i] = source->words[i];
-	ip->saddr.in6_u.u6_addr32[3] = source->words[3] | (hash & config.encap_mask6);
-	__builtin_memcpy(&ip->daddr, destination, sizeof(ip->daddr));
-}
-
-/* The outer IP header of a tunnel over `payload` bytes, at the frame's start; returns what follows it, or NULL. */
+/* The outer IP header of a tunnel over `payload` bytes, at the frame's start; returns what follows it, or NULL. Where the
+ * configuration leaves bits of the source free the flow's hash fills them.
+ */
 static INLINE void *tunnel_header(context *ctx, const struct packet *packet, const union address *destination,
 				  enum family outer, __u32 payload, __u8 protocol, __u32 hash)
 {
@@ -142,12 +109,14 @@ static INLINE void *tunnel_header(context *ctx, const struct packet *packet, con
 	if (outer == FAMILY_IPV4) {
 		if (network + sizeof(struct iphdr) > ctx_data_end(ctx))
 			return NULL;
-		tunnel_header4(network, packet, destination, payload + sizeof(struct iphdr), protocol, hash);
+		tunnel_header4(network, packet, config.encap_source4.words[3] | (hash & config.encap_mask4),
+			       destination->words[3], payload + sizeof(struct iphdr), protocol);
 		return network + sizeof(struct iphdr);
 	}
 	if (network + sizeof(struct ipv6hdr) > ctx_data_end(ctx))
 		return NULL;
-	tunnel_header6(network, packet, destination, payload, protocol, hash);
+	tunnel_header6(network, packet, &config.encap_source6, hash & config.encap_mask6, destination, payload,
+		       protocol);
 	return network + sizeof(struct ipv6hdr);
 }
 

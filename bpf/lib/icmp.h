@@ -130,11 +130,12 @@ static INLINE __u64 answer_header6(struct ipv6hdr *ip, const struct packet *pack
 	       bpf_htons(IPPROTO_ICMPV6);
 }
 
-static INLINE bool icmp_error_allowed(void)
+/* May one more error leave, of those that `budgets` counts. */
+static INLINE bool icmp_error_allowed(void *budgets)
 {
 	__u64 second = bpf_ktime_get_ns() / 1000000000;
 	__u32 zero = 0;
-	struct answer_budget *budget = bpf_map_lookup_elem(&answer_budget_v1, &zero);
+	struct answer_budget *budget = bpf_map_lookup_elem(budgets, &zero);
 
 	if (!budget)
 		return false;
@@ -163,7 +164,7 @@ static INLINE int icmp_answer_to(context *ctx, const struct packet *packet, enum
 
 	if (!address_is_source(&packet->tuple.source, family))
 		return OUTCOME_INVALID_ADDRESS_DROPPED;
-	if (!icmp_error_allowed())
+	if (!icmp_error_allowed(&answer_budget_v1))
 		return OUTCOME_ANSWER_LIMITED_DROPPED;
 	data = ctx_data(ctx);
 	if (data + ETH_HLEN > ctx_data_end(ctx))

@@ -117,3 +117,37 @@ static INLINE int next_hop(context *ctx, struct scratch *s, const union address 
 	s->route.family = family;
 	return route_ask(ctx);
 }
+
+/* What becomes of a packet whose next hop the lookup did not find: `why` is BPF_FIB_LKUP_RET_*. */
+static INLINE int not_forwarded(const struct packet *packet, long why)
+{
+	switch (why) {
+	case BPF_FIB_LKUP_RET_BLACKHOLE:
+	case BPF_FIB_LKUP_RET_UNREACHABLE:
+	case BPF_FIB_LKUP_RET_PROHIBIT:
+		return OUTCOME_NO_ROUTE_DROPPED;
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+		return packet->dont_fragment ? OUTCOME_TOO_BIG_ANSWERED : OUTCOME_TOO_BIG_DROPPED;
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		return OUTCOME_NO_NEIGHBOUR_DROPPED;
+	case BPF_FIB_LKUP_RET_FWD_DISABLED:
+		return OUTCOME_FORWARDING_DISABLED_DROPPED;
+	default:
+		return OUTCOME_UNSUPPORTED_ROUTE_DROPPED;
+	}
+}
+
+/* Address a frame to its next hop: `outcome`, or why not. */
+static INLINE int send(context *ctx, struct scratch *s, const struct nexthop *hop, enum family family, int outcome)
+{
+	struct ethhdr *ethernet = ctx_data(ctx);
+
+	if ((void *)(ethernet + 1) > ctx_data_end(ctx))
+		return OUTCOME_TRUNCATED_DROPPED;
+	__builtin_memcpy(ethernet, hop->macs, sizeof(hop->macs));
+	ethernet->h_proto = family_protocol(family);
+	s->device = hop->device;
+	if (config.vlans)
+		__builtin_memcpy(s->tags, hop->tags, sizeof(s->tags));
+	return outcome;
+}

@@ -25,6 +25,8 @@ struct scratch {
 	struct packet quote;   /* that an ICMP error carries */
 	struct packet request; /* that the quoted packet answers */
 	struct flow_key quoted; /* that the quoted packet becomes */
+	union address origin;  /* of such an error: the load balancer that it came to first */
+	union address peer;    /* that it goes to */
 	struct flow flow;      /* that the packet opens */
 	struct route route;    /* that the kernel is asked for */
 	__u32 device;	       /* that the packet leaves by */

@@ -51,16 +51,11 @@ static INLINE bool snat_search(void *map, struct flow_key *key, const struct flo
 static INLINE bool snat_allocate(void *map, const struct flow_key *key, struct flow *flow, enum family family,
 				 __u32 hash)
 {
-	const volatile union address *address = snat_address(family);
 	const struct flow *held;
 	struct flow_key reply_key;
 	struct flow reply;
 
-	opaque(address);
-	flow->new_source.words[0] = address->words[0];
-	flow->new_source.words[1] = address->words[1];
-	flow->new_source.words[2] = address->words[2];
-	flow->new_source.words[3] = address->words[3];
+	snat_address_copy(family, &flow->new_source);
 	if (!flow->new_source.words[3])
 		return false;
 	flow_mirror_key(key, flow, &reply_key);

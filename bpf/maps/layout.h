@@ -159,7 +159,8 @@ struct config {
 	__u8 multi_buffer;		/* frames may be in several buffers (jumbo) */
 	__u8 transmit;			/* XDP: every driver sends by XDP_TX whatever is at the other end */
 	__u8 vlans;			/* XDP: the node has VLAN devices */
-	__u8 pad[3];
+	__u8 peers;			/* there are other load balancers, which errors about their flows go to */
+	__u8 pad[2];
 };
 
 /* What `datapath capture` asks for: either end's address in a network, either end's port; 0 is any. Section

@@ -18,6 +18,7 @@
 #define DEFAULT_TABLE_SIZE 16381
 #define DEFAULT_FRAGMENTS 8192
 #define DEFAULT_VLANS 4096
+#define DEFAULT_PEERS 1024
 #define NEXTHOPS_HALF 4096
 #define LOOKUP_BITS 10
 
@@ -106,6 +107,16 @@ struct {
 	__type(key, struct vlan);
 	__type(value, __u32);
 } vlans_in_v1 SEC(".maps");
+
+/* Load balancers by the address that packets to backends carry: the next one in the ring. The ring is the same on all,
+ * in the order of addresses, each family by itself.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DEFAULT_PEERS);
+	__type(key, union address);
+	__type(value, union address);
+} peers_v1 SEC(".maps");
 
 /* TCP flows in both directions; the coldest make room for new ones. */
 struct {
@@ -201,3 +212,11 @@ struct {
 	__type(key, __u32);
 	__type(value, struct answer_budget);
 } answer_budget_v1 SEC(".maps");
+
+/* The same for errors that are handed to other load balancers: apart, so that forged ones leave room for answers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct answer_budget);
+} relay_budget_v1 SEC(".maps");

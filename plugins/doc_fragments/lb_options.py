@@ -116,6 +116,17 @@ options:
       - C(1024-29999) unless given.
       - Cilium's key is C(datapath-snat-port-range), the inventory's variable C(datapath_snat_port_range).
     type: raw
+  lb_peers:
+    description:
+      - 'Addresses by which load balancers know each other: those that their translated requests carry.'
+      - An ICMP error about a flow with C(snat) reaches whichever load balancer routers choose, and only the one that has the flow can translate
+        it. With this list the others hand the error on to each other, in IP tunnels, until it is there. The list is the same on all load balancers
+        of a set of VIPs, the node itself included; of each address family all of them or none. Without C(snat) it has no effect.
+      - 'Allowed: a list of IPv4 and IPv6 unicast addresses, or text with commas or blanks between them.'
+      - Empty unless given.
+      - Cilium's key is C(datapath-lb-peers), the inventory's variable C(datapath_lb_peers).
+    type: list
+    elements: str
   no_backend_response:
     description:
       - What a client of a service without a usable backend gets.

@@ -341,3 +341,15 @@ def limited(at):
         if verdicts[-1] == 1:
             return frame
     raise AssertionError("the limit was never reached")
+
+
+def error_for_another(at):
+    """About a reply of a flow that another load balancer has; the next one is at a backend's address."""
+    at.rig.put_peers(at.version, at.side.snat, at.side.backend.format(11))
+    return error_about_reply(at)
+
+
+def after_relay(at, frame):
+    sent = ether(MACS["out0"], BACKEND_MACS[11]) / Raw(frame[14:])
+    sent.type = Ether(frame).type
+    return oracle.in_ip(bytes(sent), at.side.snat, at.side.backend.format(11))

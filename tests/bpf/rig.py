@@ -34,6 +34,7 @@ from datapath.compile.layouts import (
     unpack_address,
 )
 from datapath.compile.outcomes import OUTCOMES
+from datapath.compile.peers import rings
 from datapath.kernel import Kernel, abi, libbpf
 from datapath.kernel.clock import jiffies_hz
 from datapath.kernel.entries import read_entries
@@ -323,6 +324,13 @@ class Rig:
         for name in (*FLOW_MAPS, *CHOICE_MAPS, FRAGMENTS):
             keys = [key for key, _ in self.entries(name)]
             self.kernel.execute([ops.DeleteEntry(name, key) for key in keys])
+
+    def put_peers(self, version, *addresses):
+        """Have these load balancers, the node among them, be all of a family."""
+        mine = [key for key, _ in self.entries(layouts.PEERS) if unpack_address(key).version == version]
+        found = rings([ipaddress.ip_address(each) for each in addresses])
+        deletes = [ops.DeleteEntry(layouts.PEERS, key) for key in mine if key not in found]
+        self.kernel.execute([*deletes, *(ops.PutEntry(layouts.PEERS, key, value) for key, value in found.items())])
 
     def entries(self, name):
         """Everything in a map."""

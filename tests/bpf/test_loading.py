@@ -94,12 +94,12 @@ def test_loads_under_every_combination_at_tc(lb_object, table_size):
     loads_under_every_combination(lb_object, "tc_lb", table_size)
 
 
-WAYS = ("transmit", "vlans", "multi_buffer")
-"""What devices ask for."""
+WAYS = ("transmit", "vlans", "multi_buffer", "peers")
+"""What devices and other load balancers ask for."""
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_loads_for_all_kinds_of_devices(lb_object, mode):
+def test_loads_for_all_kinds_of_surroundings(lb_object, mode):
     modes, dispatch = MODES[mode]
     fields = {**dict.fromkeys(SWITCHES, 1), "forwarding_modes": modes, "dsr_dispatch": dispatch}
     known = [way for way in WAYS if way != "multi_buffer" or features.has("xdp_frags")]
@@ -107,6 +107,14 @@ def test_loads_for_all_kinds_of_devices(lb_object, mode):
     for values in [(1,) * len(known)] if IN_GUEST else itertools.product((0, 1), repeat=len(known)):
         count = load(lb_object, TABLE_SIZES[0], **fields, **dict(zip(known, values)))
         assert count is None or count < BUDGET
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_loads_beside_other_load_balancers_at_tc(lb_object, mode):
+    modes, dispatch = MODES[mode]
+    fields = {**dict.fromkeys(SWITCHES, 1), "forwarding_modes": modes, "dsr_dispatch": dispatch}
+    count = load(lb_object.parent / "tc_lb.bpf.o", TABLE_SIZES[0], **fields, peers=1)
+    assert count is None or count < BUDGET
 
 
 NODE_SWITCHES = ("enable_ipv4", "enable_ipv6", "enable_opt", "enable_geneve", "enable_ipip")

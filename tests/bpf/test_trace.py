@@ -50,6 +50,7 @@ def test_every_map_is_shared_or_private(lb_object):
             layouts.SERVICE_STATS,
             layouts.BACKEND_STATS,
             "answer_budget_v1",
+            "relay_budget_v1",
         }
         assert {*map_names(obj)} == own | {*kernel_trace.SHARED}, "is the new map a table, or does it remember?"
 

@@ -33,6 +33,8 @@ from bpf.rig import (
     request,
 )
 from bpf.test_dsr import DISPATCHES, configure, host_of, on_link
+from bpf.test_icmp_errors import error_about_reply
+from bpf.test_relay import handed_on
 from datapath.compile import layouts
 from datapath.compile.layouts import Vlan
 from datapath.plan import operations as ops
@@ -177,6 +179,24 @@ def test_answers_go_back_as_they_came(rig, vlans, tags, version):
     frame = request(version, port=EMPTY)
     result = rig.run(tagged(frame, TAGS[tags]))
     assert result.frame.hex() == tagged(oracle.icmp_error(frame, "unreachable"), TAGS[tags]).hex()
+
+
+@BOTH
+@pytest.mark.parametrize("tags", ["tagged", "qinq"])
+def test_error_that_load_balancers_hand_on(rig, vlans, tags, version):
+    """Gets the tags of its way on; where it ends, and its tunnel is off, it has those that it came with."""
+    vlans(TAGS[tags], OUT_TAGS[tags])
+    rig.configure(vlans=1, peers=1)
+    side = SIDES[version]
+    peers = [side.backend.format(host) for host in (11, 12)]
+    rig.put_peers(version, side.snat, *peers)
+    frame = error_about_reply(version, "tcp", port=WEB)
+    result = rig.run(tagged(oracle.in_ip(frame, peers[1], side.snat), TAGS[tags]))
+    assert result.outcome == "icmp_error_relayed"
+    assert result.frame.hex() == tagged(handed_on(version, frame, peers[1]), OUT_TAGS[tags]).hex()
+    result = rig.run(tagged(oracle.in_ip(frame, peers[0], side.snat), TAGS[tags], priority=6))
+    assert result.outcome == "icmp_passed"
+    assert result.frame.hex() == tagged(frame, TAGS[tags], priority=6).hex()
 
 
 @BOTH

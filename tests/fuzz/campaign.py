@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpf.rig import CHOICE_MAPS, FLOW_MAPS, FRAGMENTS
+from bpf.rig import CHOICE_MAPS, FLOW_MAPS, FRAGMENTS, SIDES
 from datapath.compile import layouts
 from datapath.compile.outcomes import OUTCOMES
 from datapath.plan import operations as ops
@@ -26,7 +26,9 @@ REFILL = 20 * BATCH
 """Frames after which there may be as many ICMP errors as in a new second: in between, the limit is met too."""
 DEAR = 100
 """One of so many frames gets the dear checks."""
-BUDGET = "answer_budget_v1"
+BUDGETS = ("answer_budget_v1", "relay_budget_v1")
+PEERS = (11, 12)
+"""Other load balancers, by number on the link of backends."""
 SNAT, DSR = layouts.MODE_SNAT, layouts.MODE_DSR
 MODES = {
     "snat": {"forwarding_modes": SNAT},
@@ -34,6 +36,7 @@ MODES = {
     "ipip": {"forwarding_modes": DSR, "dsr_dispatch": layouts.DISPATCH_IPIP},
     "geneve": {"forwarding_modes": DSR, "dsr_dispatch": layouts.DISPATCH_GENEVE},
     "both": {"forwarding_modes": SNAT | DSR, "dsr_dispatch": layouts.DISPATCH_OPT},
+    "peers": {"forwarding_modes": SNAT, "peers": 1},
 }
 
 
@@ -78,6 +81,8 @@ class Campaign:
         self.rig, self.mode, self.seed = rig, mode, seed
         rig.restore()
         rig.configure(**MODES[mode])
+        for version, side in SIDES.items():
+            rig.put_peers(version, side.snat, *(side.backend.format(host) for host in PEERS))
         self.runner = Runner(rig)
         self.counted = rig.outcomes()
         self.totals = {}
@@ -101,8 +106,9 @@ class Campaign:
         self.seconds = time.monotonic() - began
 
     def refill(self):
-        for key, value in self.rig.entries(BUDGET):
-            self.rig.kernel.execute([ops.PutEntry(BUDGET, key, bytes(len(value)))])
+        for name in BUDGETS:
+            for key, value in self.rig.entries(name):
+                self.rig.kernel.execute([ops.PutEntry(name, key, bytes(len(value)))])
 
     def push(self, batch):
         """Push frames through, and compare the counters with what became of them."""

@@ -4,8 +4,19 @@ from bpf import oracle
 
 DROP, PASS, REDIRECT = 1, 2, 4
 VERDICTS = {"drop": DROP, "pass": PASS, "forward": REDIRECT, "answer": REDIRECT}
-CHANGED = {PASS: {"reply_passed"}, DROP: {"no_room_dropped", "answer_failed_dropped"}}
-"""Outcomes of frames that do not come back as they were: the lack of room is met when they have been translated."""
+CHANGED = {
+    PASS: {"reply_passed", "icmp_passed"},
+    DROP: {
+        "no_room_dropped",
+        "answer_failed_dropped",
+        "answer_limited_dropped",
+        "no_neighbour_dropped",
+        "no_route_dropped",
+    },
+}
+"""Outcomes of frames that do not come back as they were: the lack of room is met when they have been translated, and an
+error that another load balancer hands on has lost its tunnel before anything else is known of it.
+"""
 MOST_ADDED = 94
 """Outer IPv6, UDP, Geneve with its option, and Ethernet."""
 MOST_ANSWERED = {4: 14 + 576, 6: 14 + 1280}
@@ -17,6 +28,8 @@ GENEVE_PORT = b"\x17\xc1"
 
 def check(before, verdict, after):
     """Cheap ones, for every frame."""
+    if len(after) < len(before):
+        before = inside(before)
     if verdict in (DROP, PASS):
         # Whether it may be changed is told by the counters (CHANGED).
         if verdict == PASS and after != before:
@@ -36,6 +49,18 @@ def check(before, verdict, after):
             assert end == len(after), "answer whose IP header does not say its length"
         elif len(after) > len(before):
             inner_packet(before, after, version, start, end)
+
+
+def inside(frame):
+    """The packet in an IP tunnel of the same family, behind the frame's Ethernet header; any other frame as it is."""
+    version = ETHERTYPES.get(frame[12:14])
+    if version == 4 and frame[23] == 4:
+        return frame[:14] + frame[14 + (frame[14] & 15) * 4 :]
+    if version == 6:
+        protocol, data, _ = oracle.transport_of(frame)
+        if protocol == 41:
+            return frame[:14] + frame[54 + int.from_bytes(frame[18:20], "big") - len(data) :]
+    return frame
 
 
 def network(before, after, at):

@@ -55,6 +55,7 @@ def make():
             found += [(frame, "out0") for frame in replies(version, protocol)]
         found += [(frame, "in0") for frame in others(version)]
         found += tunnels(version)
+        found += [(frame, "out0") for frame in handed_on(version)]
     return found
 
 
@@ -148,3 +149,14 @@ def tunnels(version):
                 Ether(src="00:00:00:00:00:00", dst="00:00:00:00:00:00") / inner
             )
             yield bytes(ether() / ip(version, side.client, destination) / UDP(sport=40000, dport=6081) / geneve), "in0"
+
+
+def handed_on(version):
+    """ICMP errors about flows of this node and of others, as other load balancers hand them on."""
+    side = SIDES[version]
+    for host, mac in BACKEND_MACS.items():
+        for error in errors(version):
+            for protocol, port, sport in (("tcp", WEB, SPORT), ("udp", SMALL, SPORT), ("tcp", WEB, 1), ("udp", DSR, 1)):
+                quote = ip(version, side.vip, side.client) / l4(protocol, port, sport)
+                inner = ip(version, side.far_client, side.vip) / error / quote
+                yield bytes(ether(mac, MACS["out0"]) / ip(version, side.backend.format(host), side.snat) / inner)

@@ -40,7 +40,8 @@ TESTS = (
     "tests/bpf/test_loading.py::test_loads_under_every_combination[251]",
     "tests/bpf/test_loading.py::test_loads_under_every_combination_at_tc[251]",
     "tests/bpf/test_loading.py::test_loads_under_every_combination_node",
-    "tests/bpf/test_loading.py::test_loads_for_all_kinds_of_devices",
+    "tests/bpf/test_loading.py::test_loads_for_all_kinds_of_surroundings",
+    "tests/bpf/test_loading.py::test_loads_beside_other_load_balancers_at_tc",
     # Every hook is attached, replaced in place, detached: XDP natively and generically, TCX or clsact, cgroups.
     "tests/unit/kernel/test_load_balancer.py::test_attached_natively_and_read_back",
     "tests/unit/kernel/test_load_balancer.py::test_replaced_in_place",
@@ -86,6 +87,8 @@ TESTS = (
     "tests/bpf/test_lookups.py::test_without_redirect_where_every_driver_transmits",
     "tests/bpf/test_node.py",
     "tests/bpf/test_outcomes.py::test_outcome",
+    "tests/bpf/test_relay.py::test_outer_header_with_options",
+    "tests/bpf/test_relay.py::test_padding_behind_the_tunnel",
     "tests/bpf/test_tc_lb.py::test_packet_that_stands_for_many",
     "tests/bpf/test_trace.py::test_new_flow",
     "tests/bpf/test_trace.py::test_direct_server_return",

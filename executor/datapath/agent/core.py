@@ -14,7 +14,7 @@ from datapath.agent.originals import Originals
 from datapath.agent.paths import Paths
 from datapath.agent.pipeline import Prepared, prepare, prepare_services
 from datapath.agent.report import Report, desired_changes
-from datapath.compile import Compiled, CompileErrors
+from datapath.compile import Compiled, CompileErrors, peers
 from datapath.kernel import Kernel, KernelError
 from datapath.kernel.neighbours import next_hops
 from datapath.plan import disruption, plan
@@ -24,6 +24,7 @@ from datapath.sources.health import HealthMemory, HealthResult, targets
 from datapath.sources.store import Store, UnreadableError
 from datapath.spec import document as documents
 from datapath.spec.errors import SpecError, SpecErrors
+from datapath.spec.options import effective
 from datapath.state.facts import NextHop
 from datapath.state.kernel_state import KernelState
 from datapath.state.merged import HealthKey
@@ -87,7 +88,7 @@ class Agent:
         self._compiled: Optional[Compiled] = None
         """What the kernel was last brought to; saves making tables again, never stands for the kernel's contents."""
         self._next_hops: Mapping[IPAddress, NextHop] = {}
-        """Of the backends, as of the last plan that was carried out or the last look."""
+        """Of backends and other load balancers, as of the last plan that was carried out or the last look."""
         self._checked: set[HealthKey] = set()
         """What has a health check."""
         self.store = Store(paths.desired)
@@ -200,7 +201,8 @@ class Agent:
             if self.desired is None:
                 return False
             self.kernel.refresh_neighbours()
-            addresses = {backend.address for service in self.desired.services for backend in service.backends}
+            backends = {backend.address for service in self.desired.services for backend in service.backends}
+            addresses = backends.union(peers.members(effective(self.desired.options)))
             before, self._next_hops = self._next_hops, next_hops(addresses)
             return before != self._next_hops
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Optional
 
-from datapath.compile import config, devices, path_mtu, vlans
+from datapath.compile import config, devices, path_mtu, peers, vlans
 from datapath.compile.compiled import Compiled
 from datapath.compile.errors import Problems
 from datapath.compile.hashing import seeds
 from datapath.compile.ids import allocate, full_map
-from datapath.compile.layouts import ADDRESSES, BACKENDS, SERVICES, VLANS_IN, VLANS_OUT
+from datapath.compile.layouts import ADDRESSES, BACKENDS, PEERS, SERVICES, VLANS_IN, VLANS_OUT
 from datapath.compile.services import Parts, Table, TableSettings, compile_parts
 from datapath.spec.modes import mode_of
 from datapath.spec.options import effective
@@ -25,9 +25,14 @@ _MOST_MEMBERS = 65535
 """Backends that a service's 16-bit count can tell."""
 
 
-def targets(merged: MergedState) -> frozenset[IPAddress]:
-    """Addresses that next hops are needed for: those of all backends."""
+def backends(merged: MergedState) -> frozenset[IPAddress]:
+    """Addresses of all backends."""
     return frozenset(each.backend.address for service in merged.services for each in service.backends)
+
+
+def targets(merged: MergedState) -> frozenset[IPAddress]:
+    """Addresses that next hops are needed for: those of all backends, and of the other load balancers."""
+    return backends(merged).union(peers.members(effective(merged.options)))
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Balancer:
         config.check_ports(self.options, self.facts, self.problems)
         self._check_paths([*names, *modes])
         sources = self._sources(names)
+        peers.check(self._peers, sources, self.problems)
         sizes = config.map_sizes(self.options)
         settings = self._settings()
         ids = allocate([each.service for each in self.merged.services], self.have, sizes, self.problems)
@@ -73,7 +79,13 @@ class Balancer:
         packed = config.pack_config(self.options, sources, self.facts.jiffies_hz, build_id, ways)
         state = KernelState(
             map_sizes=sizes,
-            entries={SERVICES: parts.services, BACKENDS: parts.backends, ADDRESSES: parts.addresses, **tagged},
+            entries={
+                SERVICES: parts.services,
+                BACKENDS: parts.backends,
+                ADDRESSES: parts.addresses,
+                PEERS: peers.rings(self._peers),
+                **tagged,
+            },
             luts={lut_id: table.slots for lut_id, table in parts.tables.items()},
             load_balancer=LoadBalancer(packed, modes),
             sysctls=config.sysctls(dict.fromkeys([*names, *modes]), sources, self.facts),
@@ -81,6 +93,10 @@ class Balancer:
         )
         labels = {lut_id: str(key) for key, lut_id in ids.tables.items()}
         return Compiled(state, names=labels, ids=ids, settings=settings, tables=parts.tables)
+
+    @cached_property
+    def _peers(self) -> tuple[IPAddress, ...]:
+        return peers.members(self.options)
 
     def _settings(self) -> TableSettings:
         return TableSettings(
@@ -110,7 +126,7 @@ class Balancer:
     def _check_paths(self, receiving: list[str]) -> None:
         """Refuse paths that are too narrow for what direct server return adds; warn of clients that must shrink."""
         services = [each.service for each in self.merged.services]
-        ways = path_mtu.ways_of(self.facts, targets(self.merged))
+        ways = path_mtu.ways_of(self.facts, backends(self.merged))
         devices_in = [path_mtu.Way(name, self.facts.devices[name].mtu) for name in receiving]
         found = path_mtu.judge(services, self.options, ways, devices_in)
         dispatch = self.options["bpf-lb-dsr-dispatch"]
@@ -130,7 +146,7 @@ class Balancer:
         candidates = [direct] if direct else list(dict.fromkeys([*self.facts.default_devices, *names]))
         vips = frozenset(frontend.address for each in self.merged.services for frontend in each.service.frontends)
         sources: dict[int, Optional[IPAddress]] = {}
-        for version in sorted({address.version for address in vips | targets(self.merged)}):
+        for version in sorted({address.version for address in vips | backends(self.merged)}):
             kept = config.configured_source(loaded, version)
             sources[version] = config.source_address(version, candidates, self.facts, vips, kept)
             self._check_source(version, sources[version], candidates, vips)
@@ -196,7 +212,7 @@ class Balancer:
                 )
 
     def _neighbours(self) -> frozenset[Neighbour]:
-        """Next hops of backends, and gateways, which lead back to clients."""
+        """Next hops of backends and of other load balancers, and gateways, which lead back to clients."""
         hops = set(self.facts.gateways)
         for service in self.merged.services:
             for each in service.backends:
@@ -207,5 +223,14 @@ class Balancer:
                 self.problems.warn(
                     f"service {service.service.name}: backend {each.backend} cannot be reached: there is no route to"
                     " it, or it is this node itself, which XDP cannot send to"
+                )
+        own = {interface.ip for device in self.facts.devices.values() for interface in device.addresses}
+        for address in self._peers:
+            hop = self.facts.next_hops.get(address)
+            if hop is not None:
+                hops.add(hop)
+            elif address not in own:
+                self.problems.warn(
+                    f"load balancer {address} ({peers.OPTION}) cannot be reached: there is no route to it"
                 )
         return frozenset(Neighbour(hop.device, hop.address) for hop in hops if hop.device != "lo")

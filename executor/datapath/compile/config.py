@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
-from datapath.compile import layouts
+from datapath.compile import layouts, peers
 from datapath.compile.errors import Problems
 from datapath.compile.hashing import seeds
 from datapath.compile.layouts import Config, pack_address, unpack_address
@@ -63,6 +63,7 @@ def map_sizes(options: Mapping[str, Any]) -> dict[str, int]:
         layouts.CHOICES_ANY: choices("bpf-ct-global-any-max"),
         layouts.VLANS_OUT: _MOST_VLANS,
         layouts.VLANS_IN: _MOST_VLANS,
+        layouts.PEERS: peers.MOST,
     }
 
 
@@ -137,6 +138,7 @@ def pack_config(
         multi_buffer=ways.several_buffers,
         transmit=ways.transmit,
         vlans=ways.vlans,
+        peers=bool(peers.rings(peers.members(options))),
     )
     config.build_id[:] = build_id
     for version, address in sources.items():

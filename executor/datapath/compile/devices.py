@@ -20,7 +20,7 @@ _DIRECT = "options.values.direct_routing_device"
 def select(options: Mapping[str, Any], facts: NodeFacts, targets: Iterable[IPAddress], problems: Problems) -> list[str]:
     """Names of the devices that options `devices` and `direct-routing-device` stand for, each once.
 
-    `targets` are the backends' addresses. Raises nothing; what is wrong goes to `problems`.
+    `targets` are addresses of backends and of other load balancers. Raises nothing; what is wrong goes to `problems`.
     """
     patterns: Sequence[str] = options["devices"]
     names = _named(patterns, facts, problems) if patterns else _by_routes(facts, targets)
@@ -62,7 +62,7 @@ def _matching(pattern: str, facts: NodeFacts, path: str, problems: Problems) -> 
 
 
 def _by_routes(facts: NodeFacts, targets: Iterable[IPAddress]) -> list[str]:
-    """Devices of default routes, and those that lead to backends."""
+    """Devices of default routes, and those that lead to backends and other load balancers."""
     hops = {facts.next_hops[target].device for target in targets if target in facts.next_hops}
     return [name for name in (*facts.default_devices, *sorted(hops)) if name in facts.devices and name != "lo"]
 

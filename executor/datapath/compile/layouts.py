@@ -38,6 +38,8 @@ VLANS_OUT = "vlans_out_v1"
 """HASH u32 index of a VLAN device -> Vlan: how its frames leave."""
 VLANS_IN = "vlans_in_v1"
 """HASH Vlan -> u32 index of the VLAN device: how frames come in that the load balancer serves."""
+PEERS = "peers_v1"
+"""HASH of 16-byte address -> 16-byte address: a load balancer, and the next one in the ring that errors go around."""
 CAPTURE_EVENTS = "capture_events"
 """PERF_EVENT_ARRAY: copies of frames behind a CaptureEvent, from an instance of the program that makes them."""
 GENERATION = "generation_v1"
@@ -236,7 +238,8 @@ class Config(Layout):
         ("multi_buffer", ctypes.c_uint8),
         ("transmit", ctypes.c_uint8),
         ("vlans", ctypes.c_uint8),
-        ("pad", ctypes.c_uint8 * 3),
+        ("peers", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 2),
     )
 
 

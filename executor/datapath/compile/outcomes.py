@@ -94,7 +94,11 @@ OUTCOMES: tuple[Outcome, ...] = (
     Outcome("forwarding_disabled_dropped", Verdict.DROP, "Forwarding is switched off on the receiving device."),
     Outcome("too_big_dropped", Verdict.DROP, "Packet larger than the next hop's MTU that asks for fragmentation."),
     Outcome("answer_failed_dropped", Verdict.DROP, "Frame has no room for the ICMP error that was due."),
-    Outcome("answer_limited_dropped", Verdict.DROP, "ICMP error that was due, left out: this second had its share."),
+    Outcome(
+        "answer_limited_dropped",
+        Verdict.DROP,
+        "ICMP error that was due or to be handed on, left out: this second had its share.",
+    ),
     Outcome(
         "icmp_error_forwarded",
         Verdict.FORWARD,
@@ -105,6 +109,11 @@ OUTCOMES: tuple[Outcome, ...] = (
         "unknown_protocol_dropped", Verdict.DROP, "Packet to a VIP of a transport protocol that no service can have."
     ),
     Outcome("no_room_dropped", Verdict.DROP, "Frame or IP header has no room for what the dispatch adds."),
+    Outcome(
+        "icmp_error_relayed",
+        Verdict.FORWARD,
+        "ICMP error about a reply of a flow that is not here, handed to another load balancer.",
+    ),
 )
 
 NODE_OUTCOMES: tuple[Outcome, ...] = (

@@ -13,6 +13,7 @@ _ANSIBLE_TYPES = {
     Kind.INT: "int",
     Kind.TEXT: "str",
     Kind.LIST: "list",
+    Kind.ADDRESSES: "list",
     # text or numbers or lists: the executor's parser takes them all
     Kind.DURATION: "raw",
     Kind.PORT_RANGE: "raw",
@@ -145,7 +146,7 @@ SERVICES_PURGE = {
 def ansible_type(option: Option) -> dict[str, Any]:
     """`type`, and `elements` of a list, as Ansible's specifications name them."""
     kind: dict[str, Any] = {"type": _ANSIBLE_TYPES[option.kind]}
-    if option.kind is Kind.LIST:
+    if option.kind in (Kind.LIST, Kind.ADDRESSES):
         kind["elements"] = "str"
     return kind
 

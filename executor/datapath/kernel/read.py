@@ -11,7 +11,14 @@ from datapath.kernel.maps import Maps
 from datapath.kernel.pins import Pins
 from datapath.state.kernel_state import Entries, KernelState
 
-_DECIDED = (layouts.SERVICES, layouts.BACKENDS, layouts.ADDRESSES, layouts.VLANS_OUT, layouts.VLANS_IN)
+_DECIDED = (
+    layouts.SERVICES,
+    layouts.BACKENDS,
+    layouts.ADDRESSES,
+    layouts.VLANS_OUT,
+    layouts.VLANS_IN,
+    layouts.PEERS,
+)
 """Maps whose contents desired state decides."""
 _LUT_ID = {
     layouts.SERVICES: layouts.ServiceValue.lut_id.offset,

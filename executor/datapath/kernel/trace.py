@@ -28,6 +28,7 @@ from datapath.compile.layouts import (
     LUTS,
     NEXTHOPS,
     OUTCOMES,
+    PEERS,
     SERVICES,
     VLANS_IN,
     VLANS_OUT,
@@ -42,7 +43,7 @@ from datapath.kernel.load_balancer import CONFIG, PROGRAM, TC_PROGRAM, config_of
 from datapath.kernel.maps import map_names
 from datapath.kernel.objects import LOAD_BALANCER, LOAD_BALANCER_TC
 
-SHARED = (SERVICES, BACKENDS, LUTS, HISTORIES, ADDRESSES, GENERATION, VLANS_OUT, VLANS_IN)
+SHARED = (SERVICES, BACKENDS, LUTS, HISTORIES, ADDRESSES, GENERATION, VLANS_OUT, VLANS_IN, PEERS)
 """Tables, which the program only reads: used in place."""
 FLOWS = (FLOWS_TCP, FLOWS_ANY)
 CHOICES = (CHOICES_TCP, CHOICES_ANY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Optional
 
 from datapath.compile.config import read_config
@@ -11,6 +11,7 @@ from datapath.compile.layouts import (
     ADDRESSES,
     BACKENDS,
     LUTS,
+    PEERS,
     SERVICES,
     VLANS_IN,
     VLANS_OUT,
@@ -28,6 +29,19 @@ Row = dict[str, Any]
 """`action` (create, update, delete, attach, replace, detach, set), `target`, `key`, `before`, `after`, `summary`."""
 
 _SHOWN_BACKENDS = 16
+
+
+def _address(packed: bytes) -> str:
+    return str(unpack_address(packed))
+
+
+_TEXTS: Mapping[str, tuple[Callable[[bytes], str], Callable[[bytes], str]]] = {
+    ADDRESSES: (_address, lambda _: "VIP"),
+    VLANS_OUT: (device_index, vlan),
+    VLANS_IN: (vlan, device_index),
+    PEERS: (_address, lambda value: f"next is {_address(value)}"),
+}
+"""Map -> key and value in words, of maps whose entries stand for themselves."""
 
 
 def rows(plan: Plan, names: Mapping[int, str]) -> Iterator[Row]:
@@ -122,14 +136,8 @@ class _Describer:
             return _row(target, frontend(key), *texts)
         if name == BACKENDS:
             return self._backend(target, old, value)
-        if name == ADDRESSES:
-            vip = [None if each is None else "VIP" for each in (old, value)]
-            return _row(target, str(unpack_address(key)), *vip)
-        if name == VLANS_OUT:
-            return _row(target, device_index(key), *[None if each is None else vlan(each) for each in (old, value)])
-        if name == VLANS_IN:
-            return _row(target, vlan(key), *[None if each is None else device_index(each) for each in (old, value)])
-        return _row(target, key.hex(), *[None if each is None else each.hex() for each in (old, value)])
+        key_text, value_text = _TEXTS.get(name, (bytes.hex, bytes.hex))
+        return _row(target, key_text(key), *[None if each is None else value_text(each) for each in (old, value)])
 
     def _backend(self, target: str, old: Optional[bytes], value: Optional[bytes]) -> Row:
         label = self.labels.backend_key(value or old or b"")

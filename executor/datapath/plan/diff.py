@@ -12,6 +12,7 @@ from datapath.compile.layouts import (
     ADDRESSES,
     BACKENDS,
     LUTS,
+    PEERS,
     SERVICE_DSR,
     SERVICES,
     VLANS_IN,
@@ -120,6 +121,7 @@ def _balancer(want: KernelState, wanted: LoadBalancer, have: KernelState) -> Ite
         # Nothing points at these.
         _changes(VLANS_OUT, want, have, staged=VLANS_OUT in resized),
         _changes(VLANS_IN, want, have, staged=VLANS_IN in resized),
+        _changes(PEERS, want, have, staged=PEERS in resized),
     ]
     swap = [SwapLoadBalancer(wanted.config, wanted.attachments)] if resized or _differs(wanted, have) else []
     yield from _entries(changes, swap)

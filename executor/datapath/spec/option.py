@@ -17,6 +17,7 @@ class Kind(enum.Enum):
     INT = "int"
     TEXT = "str"
     LIST = "list"
+    ADDRESSES = "list of addresses"
     DURATION = "duration"
     PORT_RANGE = "port range"
     LISTEN_ADDRESS = "listen address"
@@ -75,6 +76,8 @@ class Option:
             return scalars.render_duration(value)
         if self.kind is Kind.PORT_RANGE:
             return str(value)
+        if self.kind is Kind.ADDRESSES:
+            return [str(address) for address in value]
         return list(value) if self.kind is Kind.LIST else value
 
     @property
@@ -106,6 +109,7 @@ _PARSERS: Mapping[Kind, Callable[[Option, object], Any]] = {
     Kind.INT: _parse_int,
     Kind.TEXT: _parse_text,
     Kind.LIST: lambda option, raw: scalars.parse_list(raw),
+    Kind.ADDRESSES: lambda option, raw: scalars.parse_addresses(raw),
     Kind.DURATION: lambda option, raw: scalars.parse_duration(raw, option.minimum, option.maximum),
     Kind.PORT_RANGE: lambda option, raw: scalars.parse_port_range(raw),
     Kind.LISTEN_ADDRESS: lambda option, raw: scalars.parse_listen_address(raw),
@@ -115,6 +119,7 @@ _ALLOWED: Mapping[Kind, str] = {
     Kind.BOOL: "true, false",
     Kind.TEXT: "text",
     Kind.LIST: "a list, or words separated by commas or blanks",
+    Kind.ADDRESSES: "a list of IPv4 and IPv6 unicast addresses, or text with commas or blanks between them",
     Kind.PORT_RANGE: "FIRST-LAST, both 1 to 65535",
     Kind.LISTEN_ADDRESS: 'ADDRESS:PORT, ":PORT", or "" for off',
 }

@@ -6,6 +6,7 @@ A later version adds rows. What Cilium has and this version has not is in `datap
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -225,6 +226,20 @@ REGISTRY: tuple[Option, ...] = (
         effect="Bounds the flows to one backend. The range must be disjoint from C(net.ipv4.ip_local_port_range):"
         " the node's own connections to a backend, health checks for example, must not be taken for replies.",
         example=PortRange(1024, 31999),
+    ),
+    Option(
+        key="datapath-lb-peers",
+        param="lb_peers",
+        variable="datapath_lb_peers",
+        kind=Kind.ADDRESSES,
+        default=(),
+        group=Group.LOAD_BALANCER,
+        summary="Addresses by which load balancers know each other: those that their translated requests carry.",
+        effect="An ICMP error about a flow with C(snat) reaches whichever load balancer routers choose, and only the"
+        " one that has the flow can translate it. With this list the others hand the error on to each other, in IP"
+        " tunnels, until it is there. The list is the same on all load balancers of a set of VIPs, the node itself"
+        " included; of each address family all of them or none. Without C(snat) it has no effect.",
+        example=(ipaddress.ip_address("10.0.0.11"), ipaddress.ip_address("10.0.0.12")),
     ),
     Option(
         key="service-no-backend-response",

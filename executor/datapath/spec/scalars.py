@@ -79,6 +79,10 @@ def parse_choice(raw: object, choices: tuple[str, ...]) -> str:
 
 def parse_list(raw: object) -> tuple[str, ...]:
     """A list of words: a JSON list, or text with commas or blanks between (both spellings are Cilium's)."""
+    return tuple(dict.fromkeys(_words(raw)))
+
+
+def _words(raw: object) -> list[str]:
     if isinstance(raw, str):
         words = raw.replace(",", " ").split()
     elif isinstance(raw, (list, tuple)):
@@ -87,7 +91,7 @@ def parse_list(raw: object) -> tuple[str, ...]:
         raise RefusedError("not a list", "a list, or words separated by commas or blanks")
     if not all(words):
         raise RefusedError("a list element is empty", "words")
-    return tuple(dict.fromkeys(words))
+    return words
 
 
 def parse_duration(raw: object, minimum: float, maximum: float) -> float:
@@ -158,6 +162,20 @@ def parse_address(raw: object) -> IPAddress:
     if isinstance(address, ipaddress.IPv6Address) and (address.is_link_local or address.ipv4_mapped):
         raise RefusedError(f"{address} cannot be used: link-local and v4-mapped addresses are not routed", allowed)
     return address
+
+
+def parse_addresses(raw: object) -> tuple[IPAddress, ...]:
+    """Unicast addresses, in any of a list's spellings; each once."""
+    found: list[IPAddress] = []
+    for word in _words(raw):
+        try:
+            address = parse_address(word)
+        except RefusedError as error:
+            raise RefusedError(f"{word!r:.80}: {error.message}", error.allowed) from None
+        if address in found:
+            raise RefusedError(f"{address} is there twice", "each address once")
+        found.append(address)
+    return tuple(found)
 
 
 def split_port(text: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from datapath.compile.layouts import (
     ADDRESSES,
     BACKENDS,
     LUTS,
+    PEERS,
     SERVICES,
     VLANS_IN,
     VLANS_OUT,
@@ -16,7 +17,7 @@ from datapath.compile.layouts import (
 from datapath.plan import operations as op
 from datapath.state.kernel_state import KernelState, LoadBalancer
 
-ENTRY_MAPS = (SERVICES, BACKENDS, ADDRESSES, VLANS_OUT, VLANS_IN)
+ENTRY_MAPS = (SERVICES, BACKENDS, ADDRESSES, VLANS_OUT, VLANS_IN, PEERS)
 
 
 class Kernel:

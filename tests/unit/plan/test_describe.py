@@ -37,6 +37,16 @@ def test_a_fresh_load_balancer():
     assert found[-1] == "attach xdp eth0: xdp_lb, native"
 
 
+def test_other_load_balancers():
+    first = compiled(service(), datapath_lb_peers="10.0.0.2,10.0.0.9")
+    second = compiled(service(), have=loaded(first.state), datapath_lb_peers="10.0.0.2,10.0.0.9,10.0.0.10")
+    assert summaries(first, second) == [
+        "update map peers_v1 10.0.0.9: next is 10.0.0.2 -> next is 10.0.0.10",
+        "create map peers_v1 10.0.0.10: next is 10.0.0.2",
+    ]
+    assert "set configuration peers: 0 -> 1" in summaries(compiled(service()), first)
+
+
 def test_a_change_of_backends():
     first = compiled(service(backends=2))
     found = summaries(first, compiled(service(backends=1, algorithm="maglev"), have=loaded(first.state)))

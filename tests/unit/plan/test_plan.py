@@ -74,6 +74,22 @@ def test_resized_flow_maps_change_nothing_else():
     assert kinds(plan(second.state, loaded(first.state)).operations) == ["PrepareMaps", "SwapLoadBalancer"]
 
 
+def test_another_load_balancer_is_a_change_of_its_map_alone():
+    first = compiled(service(), datapath_lb_peers="10.0.0.2,10.0.0.9")
+    second = compiled(service(), have=loaded(first.state), datapath_lb_peers="10.0.0.2,10.0.0.9,10.0.0.10")
+    assert kinds(plan(second.state, loaded(first.state)).operations) == ["PutEntry", "PutEntry"]
+    back = plan(first.state, loaded(second.state)).operations
+    assert kinds(back) == ["PutEntry", "DeleteEntry"]
+
+
+def test_the_first_other_load_balancer_is_there_before_the_program_that_looks_for_it():
+    first = compiled(service())
+    second = compiled(service(), have=loaded(first.state), datapath_lb_peers="10.0.0.2,10.0.0.9")
+    assert kinds(plan(second.state, loaded(first.state)).operations) == ["PutEntry", "PutEntry", "SwapLoadBalancer"]
+    back = plan(first.state, loaded(second.state)).operations
+    assert kinds(back) == ["SwapLoadBalancer", "DeleteEntry", "DeleteEntry"]
+
+
 def test_maps_without_program_are_prepared_again():
     """As a first apply leaves them that broke off before anything was attached."""
     state = compiled(service()).state
