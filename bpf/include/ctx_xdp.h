@@ -113,7 +113,7 @@ static INLINE int ctx_insert_headers(context *ctx, __u32 bytes, enum family fami
 	return (int)bpf_xdp_adjust_head(ctx, -(int)bytes);
 }
 
-/* Remove what is between the Ethernet header and `bytes` behind it, or fail (not 0); else as above. */
+/* Remove `bytes` of headers behind the Ethernet header, or fail (not 0); else as above. */
 static INLINE int ctx_remove_headers(context *ctx, __u32 bytes)
 {
 	return (int)bpf_xdp_adjust_head(ctx, (int)bytes);

@@ -15,6 +15,8 @@ ANNOUNCED = [
     document(service(), acceleration="disabled"),
     document(service(mode="dsr"), mode_annotation=True, dsr_dispatch="geneve"),
     document(dsr_backend=True),
+    document(service(), lb_peers=["198.51.100.1", "198.51.100.9"]),
+    document(service(), lb_peers=["198.51.100.8", "198.51.100.9", "198.51.100.1"]),
     document(service()),
 ]
 

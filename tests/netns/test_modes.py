@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from datapath.compile.layouts import PEERS
 from datapath.kernel import Kernel, features, programs, tc
 from datapath.plan import plan
 from datapath.state.kernel_state import KernelState
@@ -76,6 +77,20 @@ def test_tables_with_marks_are_no_drift(apply):
     """Backends that go and come back leave marks and histories, which the executor keeps to itself."""
     for backends in (BACKENDS, BACKENDS[:1], [], BACKENDS, BACKENDS[1:]):
         apply(backends, bpf_lb_mode="dsr")
+
+
+def test_other_load_balancers_come_and_go(apply):
+    """The program is loaded again only where the first comes and the last goes."""
+    alone = apply(BACKENDS)
+    two = apply(BACKENDS, datapath_lb_peers="10.9.0.1,10.9.0.7")
+    three = apply(BACKENDS, datapath_lb_peers="10.9.0.1,10.9.0.7,10.9.0.8")
+    assert [len(each.entries[PEERS]) for each in (alone, two, three)] == [0, 2, 3]
+    assert two.load_balancer == three.load_balancer
+    assert two.load_balancer.config != alone.load_balancer.config
+    kept = {str(each.address) for each in three.neighbours}
+    assert {"10.9.0.7", "10.9.0.8"} <= kept
+    assert "10.9.0.1" not in kept
+    assert apply(BACKENDS).load_balancer == alone.load_balancer
 
 
 def test_a_backend_and_a_load_balancer_come_and_go_by_themselves(apply, kernel):
