@@ -215,6 +215,20 @@ def test_http_slow_answer_times_out():
         assert asyncio.run(one_check(check, server.server_port)) == (False, "no answer within 0.1 s")
 
 
+def test_http_answer_is_waited_for_as_long_as_the_loop_was_late():
+    """The loop is busy before the request is sent and beyond the check's time: that says nothing about the backend."""
+
+    async def late(server):
+        asyncio.get_running_loop().call_later(0.01, time.sleep, 0.5)
+        check = HealthCheck(CheckType.HTTP, timeout=0.2, path="/healthz")
+        # Made busy before it is asked: the connection is not even begun then.
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+        return await one_check(check, server.server_address[1])
+
+    with web_server() as server:
+        assert asyncio.run(late(server)) == (True, "")
+
+
 def test_http_against_something_else():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
