@@ -11,7 +11,8 @@ description:
   - Collects the variables of a host into the document that the executor takes. Only what the inventory sets is in it.
 options:
   _terms:
-    description: Sections to return, V(options) or V(services). Without, all that the inventory asks for.
+    description: Sections to return, of V(options), V(services) and V(endpoints). Without, all that the inventory asks
+      for.
 """
 
 EXAMPLES = r"""
@@ -33,7 +34,7 @@ from ansible.plugins.lookup import LookupBase
 from ansible_collections.ebpf.datapath.plugins.module_utils.lb_options_spec import VARIABLES
 from ansible_collections.ebpf.datapath.plugins.plugin_utils.collection import plain
 
-_SECTIONS = ("options", "services")
+_SECTIONS = ("options", "services", "endpoints")
 
 
 class LookupModule(LookupBase):
@@ -43,9 +44,7 @@ class LookupModule(LookupBase):
         sections = terms or _SECTIONS
         for section in sections:
             if section not in _SECTIONS:
-                raise AnsibleError(
-                    "no section %s in the desired state, there are %s" % (section, " and ".join(_SECTIONS))
-                )
+                raise AnsibleError("no section %s in the desired state, there are %s" % (section, ", ".join(_SECTIONS)))
         document = {section: getattr(self, "_collect_" + section)() for section in sections}
         return [{section: content for section, content in document.items() if content is not None}]
 
@@ -57,8 +56,15 @@ class LookupModule(LookupBase):
         }
 
     def _collect_services(self):
-        items = self._value("datapath_services")
-        return None if items is None else {"items": items, "purge": self._value("datapath_services_purge", True)}
+        return self._items("datapath_services")
+
+    def _collect_endpoints(self):
+        return self._items("datapath_endpoints")
+
+    def _items(self, variable):
+        """A section of items that a variable lists, all of them unless its `_purge` is false."""
+        items = self._value(variable)
+        return None if items is None else {"items": items, "purge": self._value(variable + "_purge", True)}
 
     def _value(self, variable, default=None):
         """The value of an inventory variable; what is not set, or set to nothing (YAML's null), is not asked for."""

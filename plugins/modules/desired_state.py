@@ -21,14 +21,15 @@ options:
   document:
     description:
       - Sections by name. C(options) holds C(values) and C(config) as module M(ebpf.datapath.lb_options) takes them,
-        C(services) holds C(items) and C(purge), which module M(ebpf.datapath.service) takes as C(services) and
-        C(purge).
+        C(services) and C(endpoints) hold C(items) and C(purge), which modules M(ebpf.datapath.service) and
+        M(ebpf.datapath.endpoint) take as C(services) or C(endpoints), and C(purge).
       - Lookup P(ebpf.datapath.desired_state#lookup) makes it of the inventory's variables.
     type: dict
     required: true
 seealso:
   - module: ebpf.datapath.lb_options
   - module: ebpf.datapath.service
+  - module: ebpf.datapath.endpoint
   - plugin: ebpf.datapath.desired_state
     plugin_type: lookup
 """

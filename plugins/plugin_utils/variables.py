@@ -35,6 +35,6 @@ def behind(path, parameters):
             return "cilium_config_extra_vars" + dot + name
         parameter = re.match(r"\w*", name).group()
         return parameters[parameter] + name[len(parameter) :] if parameter in parameters else path
-    if section == "services" and rest.startswith("items"):
-        return "datapath_services" + rest[len("items") :]
+    if section in ("services", "endpoints") and rest.startswith("items"):
+        return "datapath_" + section + rest[len("items") :]
     return path

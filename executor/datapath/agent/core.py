@@ -14,7 +14,7 @@ from datapath.agent.originals import Originals
 from datapath.agent.paths import Paths
 from datapath.agent.pipeline import Prepared, prepare, prepare_services
 from datapath.agent.report import Report, desired_changes
-from datapath.compile import Compiled, CompileErrors, peers
+from datapath.compile import Compiled, CompileErrors, endpoints, peers
 from datapath.kernel import Kernel, KernelError
 from datapath.kernel.neighbours import next_hops
 from datapath.plan import disruption, plan
@@ -258,7 +258,8 @@ class Agent:
         """
         if self.lost is not None:
             message = f"the stored desired state is unreadable ({self.lost}), so it cannot be changed in part"
-            allowed = "options, services with purge and programs with purge in one document; or `datapath reset`"
+            sections = " and ".join(f"{name} with purge" for name in documents.ITEM_SECTIONS)
+            allowed = f"options and {sections} in one document; or `datapath reset`"
             raise SpecErrors([SpecError("document", "document", None, message, allowed)])
 
     def _prepare(self, desired: DesiredState, attach: bool = False) -> Prepared:
@@ -360,7 +361,7 @@ class Agent:
             check=check,
             rows=[*changes, *rows(prepared.plan, prepared.compiled.names)],
             disruption=disruption(prepared.plan, prepared.compiled.names, self.kernel.flows()),
-            warnings=(*prepared.compiled.warnings, *unusable(prepared)),
+            warnings=(*prepared.compiled.warnings, *unusable(prepared), *remarks(prepared)),
             map_writes=0,
         )
 
@@ -375,6 +376,11 @@ def unusable(prepared: Prepared) -> list[str]:
     """Why users' programs cannot be what is desired, one sentence each."""
     errors = [row for each in prepared.unusable.values() for row in problems.as_errors(each)]
     return [f"{row['path']}: {row['message']}; it stays as it is" for row in errors]
+
+
+def remarks(prepared: Prepared) -> list[str]:
+    """What to know of the endpoints: which ones wait for their device."""
+    return endpoints.remarks(prepared.desired.endpoints, prepared.facts.devices)
 
 
 def removable(have: KernelState) -> list[str]:
@@ -397,7 +403,7 @@ def _has_options(document: object) -> bool:
 def _states_everything(document: object) -> bool:
     if not isinstance(document, Mapping) or not _has_options(document):
         return False
-    sections = [document.get(name) for name in ("services", "programs")]
+    sections = [document.get(name) for name in documents.ITEM_SECTIONS]
     return all(isinstance(section, Mapping) and bool(section.get("purge")) for section in sections)
 
 

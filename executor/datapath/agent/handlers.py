@@ -85,6 +85,7 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("GET", "/v1/status"): lambda agent, parameters, _: views.status(agent, _flag(parameters, "verbose")),
     ("GET", "/v1/info"): lambda agent, _, __: views.info(agent),
     ("GET", "/v1/services"): lambda agent, parameters, _: views.services(agent, parameters.get("name")),
+    ("GET", "/v1/endpoints"): lambda agent, parameters, _: views.endpoints(agent, parameters.get("name")),
     ("GET", "/v1/maglev"): lambda agent, parameters, _: views.maglev(
         agent, parameters.get("frontend", ""), _flag(parameters, "slots")
     ),

@@ -54,6 +54,7 @@ def desired_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
         ("option", _options(before), _options(after)),
         ("service", _items(before, "services"), _items(after, "services")),
         ("program", _items(before, "programs"), _items(after, "programs")),
+        ("endpoint", _items(before, "endpoints"), _items(after, "endpoints")),
     ):
         rows += [
             _row(target, key, old.get(key), new.get(key))

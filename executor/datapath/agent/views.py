@@ -11,9 +11,11 @@ from typing import Any, Callable, Optional
 
 from datapath import __version__
 from datapath.agent import tables
-from datapath.agent.core import Agent, drift_count, unusable
+from datapath.agent.core import Agent, drift_count, remarks, unusable
+from datapath.agent.pipeline import Prepared
 from datapath.agent.report import SHOWN_OPERATIONS
 from datapath.compile import layouts
+from datapath.compile.endpoints import NodeEndpoint, resolve
 from datapath.compile.outcomes import NODE_OUTCOMES, OUTCOMES, Outcome
 from datapath.kernel.clock import jiffies_hz
 from datapath.plan.describe import rows
@@ -47,7 +49,7 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
     except Exception as error:
         problems.append(f"cannot compare the kernel with the desired state: {error}")
     else:
-        problems += unusable(prepared)
+        problems += unusable(prepared) + remarks(prepared)
     have = prepared.have if prepared is not None else agent.kernel.read()
     desired = agent.desired or DesiredState()
     options = effective(desired.options)
@@ -66,6 +68,7 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
         "dsr_backend": _node(have),
         "services": {"total": len(judged), "healthy": sum(any(b.in_table for b in each.backends) for each in judged)},
         "backends": _backend_totals(agent, judged),
+        "endpoints": None if prepared is None else _endpoint_totals(prepared),
         "maps": _maps(have),
         "last_apply": None if done is None else asdict(done),
         "last_error": None if trouble is None else asdict(trouble),
@@ -108,6 +111,17 @@ def services(agent: Agent, name: Optional[str]) -> dict[str, Any]:
         have = agent.kernel.read()
         lister = _Lister(agent, have, effective(desired.options)["bpf-lb-algorithm"])
         return {"services": [lister.service(service) for service in chosen]}
+
+
+def endpoints(agent: Agent, name: Optional[str]) -> dict[str, Any]:
+    """All endpoints, or the one of that name (of a pattern: those that it found)."""
+    with agent.lock:
+        desired = (agent.desired or DesiredState()).endpoints
+        found = resolve(desired, agent.kernel.facts(None, (), probe_native=False).devices)
+    chosen = [each for each in found if name in (None, each.name, each.endpoint.name)]
+    if name is not None and not chosen:
+        raise _not_found("endpoint", name, "no such endpoint", (each.name for each in found))
+    return {"endpoints": [_endpoint(each) for each in chosen]}
 
 
 def maglev(agent: Agent, frontend: str, with_slots: bool) -> dict[str, Any]:
@@ -321,6 +335,23 @@ def _maps(have: KernelState) -> list[dict[str, Any]]:
             entries = len(have.entries[name])
         rows.append({"name": name, "entries": entries, "size": size})
     return rows
+
+
+def _endpoint(each: NodeEndpoint) -> dict[str, Any]:
+    endpoint = each.endpoint
+    return {
+        "name": each.name,
+        "state": "present" if each.present else "pending",
+        "interface": each.device.name if each.device is not None else endpoint.interface or endpoint.interfaces,
+        "host": endpoint.host,
+        "labels": dict(endpoint.labels),
+        "addresses": [str(address) for address in endpoint.addresses],
+    }
+
+
+def _endpoint_totals(prepared: Prepared) -> dict[str, int]:
+    found = resolve(prepared.desired.endpoints, prepared.facts.devices)
+    return {"total": len(found), "present": sum(each.present for each in found)}
 
 
 def _backend_totals(agent: Agent, judged: list[EffectiveService]) -> dict[str, int]:

@@ -35,6 +35,14 @@ def service_list(options: Namespace) -> int:
     return _show(options, document, render.services)
 
 
+def endpoint_list(options: Namespace) -> int:
+    """Endpoints of this node."""
+    from datapath.cli import render
+
+    document = _ask("GET", "/v1/endpoints", {"name": options.name} if options.name else {}, fallback=True)
+    return _show(options, document, render.endpoints)
+
+
 def maglev(options: Namespace) -> int:
     """The lookup table of one frontend."""
     from datapath.cli import render

@@ -65,22 +65,30 @@ def _command(subcommands: Subcommands, name: str, text: str, run_: commands.Comm
     return command
 
 
+def _nested(subcommands: Subcommands, name: str, text: str) -> Subcommands:
+    """A command that is only a name for those below it."""
+    command = subcommands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    return command.add_subparsers(metavar="COMMAND", required=True)
+
+
 def _add_reading(subcommands: Subcommands) -> None:
     status = _command(subcommands, "status", "health of the datapath and of the agent", commands.status)
     status.add_argument("-v", "--verbose", action="store_true", help="every packet outcome with its counter")
 
-    service = subcommands.add_parser("service", help="load-balancer services", description="Load-balancer services.")
-    nested = service.add_subparsers(metavar="COMMAND", required=True)
-    listing = _command(nested, "list", "frontends, backends, health and traffic", commands.service_list)
+    service = _nested(subcommands, "service", "load-balancer services")
+    listing = _command(service, "list", "frontends, backends, health and traffic", commands.service_list)
     listing.add_argument("name", nargs="?", help="only this service")
+
+    endpoint = _nested(subcommands, "endpoint", "the host, and what is behind its devices, such as containers")
+    listing = _command(endpoint, "list", "where each endpoint is, labels and addresses", commands.endpoint_list)
+    listing.add_argument("name", nargs="?", help="only this endpoint; of a pattern, those that it found")
 
     maglev = _command(subcommands, "maglev", "the lookup table of a frontend and each backend's share", commands.maglev)
     maglev.add_argument("frontend", metavar="VIP:PORT[/PROTO]", help="192.0.2.10:80, [2001:db8::10]:53/UDP")
     maglev.add_argument("-v", "--verbose", action="store_true", help="every slot")
 
-    ct = subcommands.add_parser("ct", help="connection tracking", description="Connection tracking.")
-    nested = ct.add_subparsers(metavar="COMMAND", required=True)
-    flows = _command(nested, "list", "tracked flows, both directions", commands.ct_list)
+    ct = _nested(subcommands, "ct", "connection tracking")
+    flows = _command(ct, "list", "tracked flows, both directions", commands.ct_list)
     flows.add_argument("--client", metavar="ADDR", help="only flows of this client")
     flows.add_argument("--frontend", metavar="VIP[:PORT]", help="only flows to this frontend")
     flows.add_argument("--backend", metavar="ADDR[:PORT]", help="only flows to this backend")

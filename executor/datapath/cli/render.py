@@ -33,6 +33,7 @@ def status(document: Document) -> str:
         *([("DSR backend", _dsr_backend(document["dsr_backend"]))] if document["dsr_backend"] else []),
         ("services", _healthy(services)),
         ("backends", _healthy(backends)),
+        *([("endpoints", _present(document["endpoints"]))] if any((document["endpoints"] or {}).values()) else []),
         ("last apply", _last_apply(document["last_apply"])),
         (
             "drift",
@@ -60,6 +61,21 @@ def _dsr_backend(document: Document) -> str:
 def services(document: Document) -> str:
     """`datapath service list`."""
     return "\n\n".join(_service(service) for service in document["services"]) or "no services"
+
+
+def endpoints(document: Document) -> str:
+    """`datapath endpoint list`."""
+    rows = [
+        (
+            each["name"],
+            each["interface"] or "host",
+            each["state"],
+            ", ".join(each["addresses"]) or "-",
+            ", ".join(f"{key}={value}" for key, value in each["labels"].items()) or "-",
+        )
+        for each in document["endpoints"]
+    ]
+    return table(("ENDPOINT", "INTERFACE", "STATE", "ADDRESSES", "LABELS"), rows) if rows else "no endpoints"
 
 
 def maglev(document: Document) -> str:
@@ -223,6 +239,12 @@ def _devices(devices: Mapping[str, Document]) -> str:
 def _healthy(numbers: Document) -> str:
     text = f"{numbers['healthy']} of {numbers['total']} healthy"
     return text if numbers["healthy"] == numbers["total"] else paint(text, RED if not numbers["healthy"] else YELLOW)
+
+
+def _present(numbers: Document) -> str:
+    pending = numbers["total"] - numbers["present"]
+    text = f"{numbers['present']} of {numbers['total']} present"
+    return paint(text, YELLOW) if pending else text
 
 
 def _ago(when: float) -> str:

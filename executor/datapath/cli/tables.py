@@ -16,6 +16,8 @@ _STATE_COLOURS = {
     "terminating": YELLOW,
     "quarantined": YELLOW,
     "maintenance": YELLOW,
+    "present": GREEN,
+    "pending": YELLOW,
 }
 
 
@@ -31,7 +33,7 @@ def paint(text: str, colour: str, stream: Optional[IO[str]] = None) -> str:
 
 
 def paint_state(text: str) -> str:
-    """A backend's state or health in the colour that it always has."""
+    """A state or health in the colour that it always has."""
     return paint(text, _STATE_COLOURS.get(text.split(maxsplit=1)[0] if text else "", ""))
 
 

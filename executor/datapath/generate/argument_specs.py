@@ -1,4 +1,4 @@
-"""Generates the argument specifications of roles `datapath` and `load_balancer`."""
+"""Generates the argument specifications of roles `datapath`, `load_balancer` and `endpoints`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,24 @@ def entries() -> dict[str, dict[str, Any]]:
         "datapath_services_purge": variables.SERVICES_PURGE,
         "datapath_executable": variables.EXECUTABLE,
     }
+    endpoints = {
+        "datapath_endpoints": variables.ENDPOINTS,
+        "datapath_endpoints_purge": variables.ENDPOINTS_PURGE,
+        "datapath_executable": variables.EXECUTABLE,
+    }
     return {
-        # First: docs name it as the services' role.
+        # First: docs name these as the roles of services and endpoints.
         "load_balancer": {
             "short_description": "Bring the services of a load balancer to what the inventory lists",
             "description": ["Hands the list to the executor, which refuses all mistakes in it at once."],
             "author": _AUTHOR,
             "options": services,
+        },
+        "endpoints": {
+            "short_description": "Bring the endpoints of a node to what the inventory lists",
+            "description": ["Hands the list to the executor, which refuses all mistakes in it at once."],
+            "author": _AUTHOR,
+            "options": endpoints,
         },
         "datapath": {
             "short_description": "Bring a node to what the inventory asks for",
@@ -46,6 +57,7 @@ def entries() -> dict[str, dict[str, Any]]:
                 **variables.option_variables(),
                 "cilium_config_extra_vars": variables.CONFIG_EXTRA_VARS,
                 **services,
+                **endpoints,
             },
         },
     }

@@ -56,6 +56,19 @@ _SERVICES = """\
 #     health_check: {type: tcp}
 """
 
+_ENDPOINTS = """\
+# datapath_endpoints:
+#   - name: host
+#     host: true
+#   - name: db
+#     interface: ve-db
+#     labels: {app: db, tier: backend}
+#     addresses: [10.0.2.11, "2001:db8:2::11"]
+#   - name: containers
+#     interfaces: ve-*
+#     labels: {kind: container}
+"""
+
 _CONFIG = """\
 # cilium_config_extra_vars:
 #   bpf-lb-algorithm: maglev
@@ -65,7 +78,7 @@ _CONFIG = """\
 COMMAND_LINE_ONLY = ("datapath_reset_confirm",)
 """A switch that destroys has no place in an inventory."""
 
-_EXAMPLES = {"datapath_services": _SERVICES, "cilium_config_extra_vars": _CONFIG}
+_EXAMPLES = {"datapath_services": _SERVICES, "datapath_endpoints": _ENDPOINTS, "cilium_config_extra_vars": _CONFIG}
 
 
 def outputs(root: Path) -> Mapping[str, str]:
@@ -75,6 +88,7 @@ def outputs(root: Path) -> Mapping[str, str]:
         "inventories/sample/hosts.yml": head + _HOSTS,
         "inventories/sample/group_vars/lb_node/options.yml": head + _options(),
         "inventories/sample/group_vars/lb_node/services.yml": head + _variables(root, "load_balancer"),
+        "inventories/sample/group_vars/all/endpoints.yml": head + _variables(root, "endpoints"),
         "inventories/sample/group_vars/all/datapath.yml": head + _variables(root, "preflight", "executor"),
     }
 

@@ -142,6 +142,52 @@ SERVICES_PURGE = {
     "default": True,
 }
 
+ENDPOINTS: dict[str, Any] = {
+    "description": [
+        "Endpoints of the node: the host itself, and what is behind its devices, such as containers.",
+        "Not set, they are left as they are.",
+        "Each is in one place, C(interface), C(interfaces) or C(host).",
+    ],
+    "type": "list",
+    "elements": "dict",
+    "options": {
+        "name": {"description": "Name of the endpoint, without a slash.", "type": "str", "required": True},
+        "state": {
+            "description": "C(absent) removes the endpoint.",
+            "type": "str",
+            "choices": ["present", "absent"],
+            "default": "present",
+        },
+        "interface": {
+            "description": [
+                "The device on the host's side: of a container its veth, of a virtual machine its tap.",
+                "While there is none, the endpoint is pending.",
+            ],
+            "type": "str",
+        },
+        "interfaces": {
+            "description": [
+                "A pattern of device names, such as C(ve-*).",
+                "Each device that it matches is an endpoint C(NAME/DEVICE), unless an endpoint has it as C(interface).",
+            ],
+            "type": "str",
+        },
+        "host": {"description": "True for the host itself, which is one endpoint at most.", "type": "bool"},
+        "labels": {"description": "Labels and their values, by the rules of Kubernetes.", "type": "dict"},
+        "addresses": {
+            "description": "IP addresses of the endpoint; not with C(interfaces). No two endpoints have the same.",
+            "type": "list",
+            "elements": "str",
+        },
+    },
+}
+
+ENDPOINTS_PURGE = {
+    "description": "Whether endpoints that C(datapath_endpoints) does not list are removed.",
+    "type": "bool",
+    "default": True,
+}
+
 
 def ansible_type(option: Option) -> dict[str, Any]:
     """`type`, and `elements` of a list, as Ansible's specifications name them."""

@@ -14,7 +14,7 @@ Health = Mapping[HealthKey, bool]
 def merge(desired: DesiredState, health: Health) -> MergedState:
     """Who receives new flows of each service, after states, weights and health checks."""
     services = tuple(merge_service(service, health) for service in desired.services)
-    return MergedState(options=desired.options, services=services, programs=desired.programs)
+    return MergedState(desired.options, services, desired.programs, desired.endpoints)
 
 
 def merge_service(service: Service, health: Health) -> EffectiveService:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar, Union
 
+from datapath.spec import endpoints as endpoint_spec
 from datapath.spec import programs as program_spec
 from datapath.spec import service_modes
 from datapath.spec import services as service_spec
@@ -15,33 +16,37 @@ from datapath.spec.fields import Fields, Violations
 from datapath.spec.option import Option
 from datapath.spec.options import BY_KEY, BY_PARAM, REGISTRY, RULES, effective, unknown_option
 from datapath.spec.scalars import parse_bool
-from datapath.state.model import DesiredState, Frontend, Options, Program, Service
+from datapath.state.model import DesiredState, Endpoint, Frontend, Options, Program, Service
 
-SECTIONS = ("options", "services", "programs")
+ITEM_SECTIONS = ("services", "programs", "endpoints")
+SECTIONS = ("options", *ITEM_SECTIONS)
+_Parsed = Union[service_spec.ParsedService, program_spec.ParsedProgram, endpoint_spec.ParsedEndpoint]
+T = TypeVar("T", bound=_Parsed)
 
 
 def merge(current: DesiredState, document: object) -> DesiredState:
     """`current` with `document` applied to it.
 
-    `options` states the whole option set; `services` and `programs` merge by name, and replace all with `purge`.
-    A section that is not given stays as it is. Raises `SpecErrors` with every violation; nothing else.
+    `options` states the whole option set; the other sections merge by name, and replace all with `purge`. One that is
+    not given stays as it is. Raises `SpecErrors` with every violation; nothing else.
     """
     whole = Violations("document")
     sections = Fields(whole, "document", document, SECTIONS)
     options, option_errors = _merge_options(current.options, sections.raw("options"))
     services, service_errors = _merge_services(current.services, sections.raw("services"), options)
     programs, program_errors = _merge_programs(current.programs, sections.raw("programs"))
-    errors = [*whole.errors, *option_errors, *service_errors, *program_errors]
+    endpoints, endpoint_errors = _merge_endpoints(current.endpoints, sections.raw("endpoints"))
+    errors = [*whole.errors, *option_errors, *service_errors, *program_errors, *endpoint_errors]
     if errors:
         raise SpecErrors(errors)
-    return DesiredState(options=options, services=services, programs=programs)
+    return DesiredState(options=options, services=services, programs=programs, endpoints=endpoints)
 
 
 def located(errors: Iterable[SpecError], document: object) -> list[SpecError]:
     """`errors` of later stages, which know items by name, with the item's place in `document` where that has it."""
     places = {
         f"{section}.{name}": f"{section}.items[{index}]"
-        for section in ("services", "programs")
+        for section in ITEM_SECTIONS
         for index, name in enumerate(item_names(document, section))
     }
 
@@ -72,6 +77,7 @@ def dump(state: DesiredState) -> dict[str, Any]:
         "options": {"values": {}, "config": config},
         "services": {"items": [service_spec.dump_service(each) for each in state.services], "purge": True},
         "programs": {"items": [program_spec.dump_program(each) for each in state.programs], "purge": True},
+        "endpoints": {"items": [endpoint_spec.dump_endpoint(each) for each in state.endpoints], "purge": True},
     }
 
 
@@ -126,15 +132,7 @@ def _merge_services(
     parsed: dict[str, service_spec.ParsedService] = {}
     purge = False
     if raw is not None:
-        section = Fields(violations, "services", raw, ("items", "purge"))
-        purge = section.take_or("purge", parse_bool, False)
-        for path, item in violations.items("services.items", section.raw("items")):
-            service = service_spec.parse_service(violations, path, item)
-            if service is None:
-                continue
-            first = parsed.setdefault(service.name, service)
-            if first is not service:
-                violations.add(f"{path}.name", service.name, f"{first.path} has the same name")
+        parsed, purge = _read_items(violations, raw, service_spec.parse_service)
     kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
     _check_frontends(violations, list(kept.values()), list(parsed.values()))
     _check_enabled(violations, kept, parsed, options)
@@ -192,23 +190,46 @@ def _merge_programs(current: tuple[Program, ...], raw: Any) -> tuple[tuple[Progr
     if raw is None:
         return current, []
     violations = Violations("programs")
-    section = Fields(violations, "programs", raw, ("items", "purge"))
-    purge = section.take_or("purge", parse_bool, False)
-    parsed: dict[str, program_spec.ParsedProgram] = {}
-    for path, item in violations.items("programs.items", section.raw("items")):
-        program = program_spec.parse_program(violations, path, item)
-        if program is None:
-            continue
-        first = parsed.setdefault(program.name, program)
-        if first is not program:
-            violations.add(f"{path}.name", program.name, f"{first.path} has the same name")
+    parsed, purge = _read_items(violations, raw, program_spec.parse_program)
     kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
     fresh = {each.name: each.program for each in parsed.values() if each.present and each.program is not None}
     merged = {**kept, **fresh}
     for clash, message in program_spec.conflicts(merged.values()):
-        violations.add(_path_of(parsed.get(clash.name)), clash.name, message)
+        violations.add(_path_of(parsed.get(clash.name), violations), clash.name, message)
     return tuple(merged[name] for name in sorted(merged)), violations.errors
 
 
-def _path_of(item: Optional[program_spec.ParsedProgram]) -> str:
-    return item.path if item is not None else "programs"
+def _merge_endpoints(current: tuple[Endpoint, ...], raw: Any) -> tuple[tuple[Endpoint, ...], list[SpecError]]:
+    if raw is None:
+        return current, []
+    violations = Violations("endpoints")
+    parsed, purge = _read_items(violations, raw, endpoint_spec.parse_endpoint)
+    kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
+    fresh = {each.name: each.endpoint for each in parsed.values() if each.present and each.endpoint is not None}
+    merged = {**kept, **fresh}
+    # Those that were there are first, so that the place told is in the document.
+    for clash, message in endpoint_spec.conflicts(merged.values()):
+        violations.add(_path_of(parsed.get(clash.name), violations), clash.name, message)
+    return tuple(merged[name] for name in sorted(merged)), violations.errors
+
+
+def _read_items(
+    violations: Violations, raw: Any, parse: Callable[[Violations, str, Any], Optional[T]]
+) -> tuple[dict[str, T], bool]:
+    """The items of a section by name, and whether it replaces all."""
+    name = violations.document
+    section = Fields(violations, name, raw, ("items", "purge"))
+    purge = section.take_or("purge", parse_bool, False)
+    parsed: dict[str, T] = {}
+    for path, item in violations.items(f"{name}.items", section.raw("items")):
+        each = parse(violations, path, item)
+        if each is None:
+            continue
+        first = parsed.setdefault(each.name, each)
+        if first is not each:
+            violations.add(f"{path}.name", each.name, f"{first.path} has the same name")
+    return parsed, purge
+
+
+def _path_of(item: Optional[_Parsed], violations: Violations) -> str:
+    return item.path if item is not None else violations.document

@@ -25,7 +25,6 @@ _USED: dict[Hook, tuple[str, ...]] = {
 # bpffs refuses names with a dot
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}", re.ASCII)
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
-_DEVICE = re.compile(r"[^\s/:]{1,15}")
 LONGEST_SOURCE = 256 * 1024
 """Bytes of C source; it is kept in the desired state and travels with it."""
 SOURCE_HOOKS = (Hook.XDP, Hook.TC)
@@ -77,13 +76,6 @@ def _function(raw: Any) -> str:
     name = scalars.parse_text(raw)
     if not _FUNCTION.fullmatch(name):
         raise RefusedError("not a function's name", "the name of a program (C function) in the object or source")
-    return name
-
-
-def _device(raw: Any) -> str:
-    name = scalars.parse_text(raw)
-    if not _DEVICE.fullmatch(name):
-        raise RefusedError("not a device name", "a device name of at most 15 characters")
     return name
 
 
@@ -167,7 +159,7 @@ def _attach(violations: Violations, path: str, raw: Any) -> dict[str, Any]:
     fields.refuse_others(unused, f"has no effect with type {hook.value}")
     attach: dict[str, Any] = {"hook": hook}
     if "device" in _USED[hook]:
-        attach["device"] = fields.require("device", _device, "a device name")
+        attach["device"] = fields.require("device", scalars.parse_device, "a device name")
     if hook is Hook.XDP:
         attach["mode"] = fields.take_or("mode", lambda raw: scalars.parse_choice(raw, ("native", "generic")), "native")
     if hook is Hook.TC:

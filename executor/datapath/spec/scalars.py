@@ -15,7 +15,9 @@ _FALSE = frozenset({"false", "no", "off", "0", "n", "f"})
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|µs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DEVICE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
 PORTS = "1 to 65535"
+DEVICE = "a device name of at most 15 characters"
 
 
 class PortRange(NamedTuple):
@@ -176,6 +178,14 @@ def parse_addresses(raw: object) -> tuple[IPAddress, ...]:
             raise RefusedError(f"{address} is there twice", "each address once")
         found.append(address)
     return tuple(found)
+
+
+def parse_device(raw: object) -> str:
+    """A name that the kernel lets a network device have (`dev_valid_name`)."""
+    name = parse_text(raw)
+    if not _DEVICE.fullmatch(name):
+        raise RefusedError("not a device name", DEVICE)
+    return name
 
 
 def split_port(text: str) -> tuple[str, str]:

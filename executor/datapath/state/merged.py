@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from datapath.state.model import Backend, BackendState, IPAddress, Options, Program, Service
+from datapath.state.model import Backend, BackendState, Endpoint, IPAddress, Options, Program, Service
 
 
 class HealthKey(NamedTuple):
@@ -46,4 +46,6 @@ class MergedState:
     services: tuple[EffectiveService, ...] = ()
     """Sorted by name."""
     programs: tuple[Program, ...] = ()
+    """Sorted by name."""
+    endpoints: tuple[Endpoint, ...] = ()
     """Sorted by name."""

@@ -168,6 +168,25 @@ class Program:
     """C text that bcc compiles on the node (hooks xdp and tc); None where there is an object."""
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """The host itself, or what is behind one of its devices.
+
+    Exactly one of `interface`, `interfaces` and `host` says where it is.
+    """
+
+    name: str
+    interface: Optional[str] = None
+    """The device on the host's side: of a container its veth, of a virtual machine its tap."""
+    interfaces: Optional[str] = None
+    """A pattern (`ve-*`): each device that it matches is an endpoint of its own, `name/device`."""
+    host: bool = False
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Sorted by key."""
+    addresses: tuple[IPAddress, ...] = ()
+    """Those of the endpoint, not of the device on the host's side."""
+
+
 Options = Mapping[str, Any]
 """Option key (the Cilium agent key) -> typed value; holds only what the user set."""
 
@@ -180,4 +199,6 @@ class DesiredState:
     services: tuple[Service, ...] = ()
     """Sorted by name."""
     programs: tuple[Program, ...] = ()
+    """Sorted by name."""
+    endpoints: tuple[Endpoint, ...] = ()
     """Sorted by name."""

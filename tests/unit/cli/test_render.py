@@ -73,6 +73,7 @@ STATUS = {
     "dsr_backend": None,
     "services": {"total": 0, "healthy": 0},
     "backends": {"total": 0, "healthy": 0},
+    "endpoints": {"total": 0, "present": 0},
     "last_apply": None,
     "drift": 0,
     "last_error": None,
@@ -117,6 +118,29 @@ def test_services():
         "  10.0.0.2:80     100  quarantined  unhealthy       10    1 B  status 503",
     ]
     assert render.services({"services": []}) == "no services"
+
+
+def test_endpoints():
+    rows = [
+        {"name": "containers/ve-web", "state": "present", "interface": "ve-web", "labels": {"a": "b", "c": ""}},
+        {"name": "db", "state": "pending", "interface": "ve-db", "labels": {}},
+        {"name": "host", "state": "present", "interface": None, "labels": {}},
+    ]
+    addresses = ["10.0.2.11", "2001:db8:2::11"]
+    document = {"endpoints": [{**row, "addresses": addresses if row["name"] == "db" else []} for row in rows]}
+    assert render.endpoints(document).splitlines() == [
+        "ENDPOINT           INTERFACE  STATE    ADDRESSES                  LABELS",
+        "containers/ve-web  ve-web     present  -                          a=b, c=",
+        "db                 ve-db      pending  10.0.2.11, 2001:db8:2::11  -",
+        "host               host       present  -                          -",
+    ]
+    assert render.endpoints({"endpoints": []}) == "no endpoints"
+
+
+def test_endpoints_in_the_status():
+    assert "endpoints" not in render.status(STATUS)
+    assert "endpoints" not in render.status({**STATUS, "endpoints": None})
+    assert "endpoints     1 of 2 present" in render.status({**STATUS, "endpoints": {"total": 2, "present": 1}})
 
 
 def _backend(name, health, state, reason):

@@ -52,7 +52,7 @@ def test_every_option_is_in_every_output(option):
 
 
 def test_nothing_else_is_in_the_specification_of_the_options():
-    other = {"cilium_config_extra_vars", *specification("load_balancer")}
+    other = {"cilium_config_extra_vars", *specification("load_balancer"), *specification("endpoints")}
     assert set(specification("datapath")) - set(BY_VARIABLE) == other
 
 
@@ -107,14 +107,17 @@ def test_the_sample_is_valid_when_everything_is_uncommented():
     values = {BY_VARIABLE[name].param: value for name, value in variables.items() if name in BY_VARIABLE}
     assert set(values) == {option.param for option in REGISTRY}
     services = uncommented(GENERATED["inventories/sample/group_vars/lb_node/services.yml"])
+    endpoints = uncommented(GENERATED["inventories/sample/group_vars/all/endpoints.yml"])
     state = merge(
         DesiredState(),
         {
+            "endpoints": {"items": endpoints["datapath_endpoints"], "purge": endpoints["datapath_endpoints_purge"]},
             "options": {"values": values, "config": variables["cilium_config_extra_vars"]},
             "services": {"items": services["datapath_services"], "purge": services["datapath_services_purge"]},
         },
     )
     assert [each.name for each in state.services] == ["dns6", "web"]
+    assert [each.name for each in state.endpoints] == ["containers", "db", "host"]
     assert state.options["bpf-lb-maglev-table-size"] == 65521
 
 
@@ -134,6 +137,13 @@ def test_the_services_suboptions_are_the_parsers_fields():
     suboptions = argument_specs.entries()["load_balancer"]["options"]["datapath_services"]["options"]
     assert set(suboptions) == set(services.SERVICE_FIELDS)
     assert set(suboptions["health_check"]["options"]) == set(services.HEALTH_FIELDS)
+
+
+def test_the_endpoints_suboptions_are_the_parsers_fields():
+    from datapath.spec import endpoints
+
+    suboptions = argument_specs.entries()["endpoints"]["options"]["datapath_endpoints"]["options"]
+    assert set(suboptions) == set(endpoints.ENDPOINT_FIELDS)
 
 
 def test_refused_names_are_in_the_reference():

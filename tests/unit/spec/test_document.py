@@ -547,6 +547,21 @@ def health_checks(draw):
 
 
 @st.composite
+def endpoints(draw):
+    """Items that may stand beside each other: each has what its number says."""
+    items = []
+    for number in draw(st.lists(st.integers(0, 9), unique=True, max_size=4)):
+        place = {"host": True} if number == 0 else {"interface": f"ve-{number}"}
+        place = {"interfaces": f"tap{number}*"} if number > 6 else place
+        item = {"name": f"endpoint{number}", **place}
+        item["labels"] = draw(st.dictionaries(st.sampled_from(["app", "k8s.io/app"]), st.sampled_from(["", "db", 7])))
+        if number <= 6:
+            item["addresses"] = [f"10.0.2.{number + 1}"]
+        items.append(item)
+    return items
+
+
+@st.composite
 def documents(draw):
     names = draw(st.lists(NAMES, unique=True, max_size=4))
     ports = draw(st.lists(PORTS, unique=True, min_size=len(names), max_size=len(names)))
@@ -585,7 +600,12 @@ def documents(draw):
     )
     extra = [program(name, attach=draw(attach)) for name in draw(st.lists(NAMES, unique=True, max_size=3))]
     extra += [compiled(text, name="from_source") for text in draw(SOURCES)]
-    return {"options": {"values": chosen}, "services": {"items": items}, "programs": {"items": extra}}
+    return {
+        "options": {"values": chosen},
+        "services": {"items": items},
+        "programs": {"items": extra},
+        "endpoints": {"items": draw(endpoints())},
+    }
 
 
 @given(documents())
@@ -633,7 +653,7 @@ def test_any_json_is_parsed_or_refused(document):
     parses_or_refuses(document)
 
 
-@given(st.fixed_dictionaries({"options": JSON, "services": JSON, "programs": JSON}))
+@given(st.fixed_dictionaries({"options": JSON, "services": JSON, "programs": JSON, "endpoints": JSON}))
 def test_any_json_in_the_sections_is_parsed_or_refused(document):
     parses_or_refuses(document)
 
@@ -668,13 +688,18 @@ def test_a_document_with_anything_in_any_place_is_parsed_or_refused(data):
         ("services.web.eu.backends", "services.items[0].backends"),
         ("programs.web.object", "programs.items[0].object"),
         ("programs.web", "programs.items[0]"),
+        ("endpoints.web.rate", "endpoints.items[0].rate"),
         ("services.other.backends", "services.other.backends"),
         ("services", "services"),
         ("options.values.devices[0]", "options.values.devices[0]"),
     ],
 )
 def test_errors_of_later_stages_tell_the_place_in_the_document(path, expected):
-    named = {"services": {"items": [{"name": "web.eu"}, {"name": "web"}]}, "programs": {"items": [{"name": "web"}]}}
+    named = {
+        "services": {"items": [{"name": "web.eu"}, {"name": "web"}]},
+        "programs": {"items": [{"name": "web"}]},
+        "endpoints": {"items": [{"name": "web"}]},
+    }
     assert [error.path for error in located([SpecError("services", path, None, "wrong")], named)] == [expected]
     for nothing in ({}, {"services": None}, {"services": {"purge": True}}):
         assert [error.path for error in located([SpecError("services", path, None, "wrong")], nothing)] == [path]

@@ -1,7 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ebpf.datapath.plugins.modules import datapath_info, desired_state, lb_options, program, service
+from ansible_collections.ebpf.datapath.plugins.modules import (
+    datapath_info,
+    desired_state,
+    endpoint,
+    lb_options,
+    program,
+    service,
+)
 
 ANSWER = {
     "changed": True,
@@ -33,6 +40,29 @@ WEB = {"name": "web", "frontends": ["192.0.2.10:80/TCP"], "backends": ["10.0.0.1
             desired_state,
             {"document": {"options": {"config": {"devices": "eth0"}}, "services": {"items": [WEB], "purge": True}}},
             {"options": {"config": {"devices": "eth0"}}, "services": {"items": [WEB], "purge": True}},
+        ),
+        (
+            endpoint,
+            {"name": "db", "interface": "ve-db", "labels": {"app": "db"}, "addresses": ["10.0.2.11"]},
+            {
+                "endpoints": {
+                    "items": [
+                        {
+                            "name": "db",
+                            "state": "present",
+                            "interface": "ve-db",
+                            "labels": {"app": "db"},
+                            "addresses": ["10.0.2.11"],
+                        }
+                    ],
+                    "purge": False,
+                }
+            },
+        ),
+        (
+            endpoint,
+            {"endpoints": [{"name": "host", "host": True}], "purge": True},
+            {"endpoints": {"items": [{"name": "host", "host": True}], "purge": True}},
         ),
         (lb_options, {}, {"options": {"values": {}, "config": {}}}),
         (
@@ -127,7 +157,7 @@ def test_outside_a_dry_run_nothing_is_pending(stand_in, run_module):
     assert set(call["document"]) == {"services"}
 
 
-@pytest.mark.parametrize("module", [desired_state, lb_options, service, program])
+@pytest.mark.parametrize("module", [desired_state, endpoint, lb_options, service, program])
 def test_refusals_fail_the_task_with_all_errors(stand_in, run_module, module):
     errors = [
         {"document": "options", "path": "options.x", "value": 1, "message": "unknown", "allowed": None, "nearest": "y"}
@@ -137,6 +167,7 @@ def test_refusals_fail_the_task_with_all_errors(stand_in, run_module, module):
         desired_state: {"document": {}},
         lb_options: {},
         service: WEB,
+        endpoint: {"name": "host", "host": True},
         program: {"name": "x", "object": "/x.o"},
     }[module]
     result = run_module(module, executable=str(stand_in.path), **arguments)
@@ -178,4 +209,19 @@ def test_a_program_comes_from_an_object_or_a_source(stand_in, run_module, argume
 )
 def test_contradicting_arguments_are_refused_before_anything_runs(stand_in, run_module, arguments):
     assert run_module(service, executable=str(stand_in.path), **arguments)["failed"]
+    assert not (stand_in.path.parent / "calls.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"name": "db", "interface": "ve-db", "host": True},
+        {"name": "db", "endpoints": []},
+        {"endpoints": [], "labels": {}},
+        {"name": "db", "interface": "ve-db", "purge": True},
+    ],
+)
+def test_an_endpoint_in_two_places_is_refused_before_anything_runs(stand_in, run_module, arguments):
+    assert run_module(endpoint, executable=str(stand_in.path), **arguments)["failed"]
     assert not (stand_in.path.parent / "calls.json").exists()

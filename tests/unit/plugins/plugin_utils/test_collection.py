@@ -32,6 +32,7 @@ def test_the_roles_tell_which_variables_there_are():
         "cilium_loadbalancer_mode",
         "cilium_config_extra_vars",
         "datapath_services",
+        "datapath_endpoints",
         "datapath_artefact",
     } <= collection.known_variables()
 

@@ -1,0 +1,178 @@
+"""Parsing and dumping of endpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Optional
+
+from datapath.spec import scalars
+from datapath.spec.errors import RefusedError
+from datapath.spec.fields import Fields, Violations
+from datapath.spec.services import parse_presence
+from datapath.state.model import Endpoint, IPAddress
+
+ENDPOINT_FIELDS = ("name", "state", "interface", "interfaces", "host", "labels", "addresses")
+PLACES = ("interface", "interfaces", "host")
+PLACE_FORM = "interface (a device), interfaces (a pattern such as ve-*), or host: true"
+PATTERN_FORM = "a pattern of at most 64 characters with *, ? or [...], such as ve-*"
+# No slash: it is between a pattern's name and a device's.
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", re.ASCII)
+_PATTERN = re.compile(r"[^\s/:]{1,64}")
+_WILD = re.compile(r"[*?\[]")
+# Kubernetes' own rules, so that selectors which were written for it fit.
+_LABEL_WORD = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_LABEL = re.compile(rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_LABEL_WORD}", re.ASCII)
+_LABEL_VALUE = re.compile(rf"({_LABEL_WORD})?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ParsedEndpoint:
+    """What one item of the document says."""
+
+    path: str
+    name: str
+    present: bool
+    endpoint: Optional[Endpoint]
+    """None where something is refused, or where only the name of an absent endpoint is given."""
+
+
+def parse_endpoint(violations: Violations, path: str, raw: Any) -> Optional[ParsedEndpoint]:
+    """Read one item; None where it has no usable name."""
+    fields = Fields(violations, path, raw, ENDPOINT_FIELDS)
+    name = fields.require("name", _name, "a name") if isinstance(raw, dict) else None
+    present = fields.take_or("state", parse_presence, True)
+    place = _place(fields, needed=present and isinstance(raw, dict))
+    labels = _labels(fields)
+    addresses = _addresses(fields)
+    if place.get("interfaces") is not None:
+        fields.refuse_others(("addresses",), "has no effect with interfaces, which may match several devices")
+    if name is None:
+        return None
+    endpoint = None
+    if fields.sound and place:
+        endpoint = Endpoint(name, labels=labels, addresses=addresses, **place)
+    return ParsedEndpoint(path, name, present, endpoint)
+
+
+def _name(raw: Any) -> str:
+    name = scalars.parse_text(raw)
+    if not _NAME.fullmatch(name):
+        raise RefusedError("not a name", "letters, digits and . _ - between them, at most 100 characters")
+    return name
+
+
+def _interface(raw: Any) -> str:
+    name = scalars.parse_device(raw)
+    if _WILD.search(name):
+        raise RefusedError("a pattern is no device", f"{scalars.DEVICE}; a pattern goes into interfaces")
+    if name == "lo":
+        raise RefusedError("there is nothing behind lo but the host itself", "another device, or host: true")
+    return name
+
+
+def _pattern(raw: Any) -> str:
+    pattern = scalars.parse_text(raw)
+    if not _PATTERN.fullmatch(pattern):
+        raise RefusedError("not a pattern of device names", PATTERN_FORM)
+    if not _WILD.search(pattern):
+        raise RefusedError("not a pattern", f"{PATTERN_FORM}; one device goes into interface")
+    return pattern
+
+
+def _place(fields: Fields, needed: bool) -> dict[str, Any]:
+    """Keyword arguments of `Endpoint` that say where it is; empty where that is not told, or refused."""
+    place: dict[str, Any] = {
+        "interface": fields.take("interface", _interface),
+        "interfaces": fields.take("interfaces", _pattern),
+        # false is as good as nothing
+        "host": fields.take("host", scalars.parse_bool) or None,
+    }
+    given = {name: value for name, value in place.items() if value is not None}
+    if len(given) > 1:
+        message = f"{' and '.join(given)} are both given: an endpoint is in one place"
+        fields.violations.add(fields.path, fields.raw("name"), message, PLACE_FORM)
+    elif not given and needed and fields.sound:
+        fields.violations.add(fields.path, fields.raw("name"), "an endpoint has to be somewhere", PLACE_FORM)
+    return given if len(given) == 1 else {}
+
+
+def _labels(fields: Fields) -> Mapping[str, str]:
+    raw = fields.raw("labels")
+    if raw is None:
+        return MappingProxyType({})
+    if not isinstance(raw, Mapping):
+        fields.violations.add(fields.at("labels"), raw, "not a mapping", "a mapping of labels to values")
+        return MappingProxyType({})
+    labels: dict[str, str] = {}
+    for key, value in raw.items():
+        path = f"{fields.at('labels')}.{key}"
+        name = fields.violations.parse(path, key, _label)
+        text = fields.violations.parse(path, "" if value is None else value, _label_value)
+        if name is not None and text is not None:
+            labels[name] = text
+    return MappingProxyType(dict(sorted(labels.items())))
+
+
+def _label(raw: Any) -> str:
+    label = scalars.parse_text(raw)
+    if not _LABEL.fullmatch(label):
+        allowed = "letters, digits and . _ - between them, at most 63 characters; before it a DNS name and a slash"
+        raise RefusedError("not a label's name", allowed)
+    return label
+
+
+def _label_value(raw: Any) -> str:
+    value = scalars.parse_text(raw)
+    if not _LABEL_VALUE.fullmatch(value):
+        raise RefusedError(
+            "not a label's value", "letters, digits and . _ - between them, at most 63 characters, or nothing"
+        )
+    return value
+
+
+def _addresses(fields: Fields) -> tuple[IPAddress, ...]:
+    found: dict[IPAddress, str] = {}
+    for path, raw in fields.violations.items(fields.at("addresses"), fields.raw("addresses")):
+        address = fields.violations.parse(path, raw, scalars.parse_address)
+        if address is None:
+            continue
+        twin = found.setdefault(address, path)
+        if twin != path:
+            fields.violations.add(path, raw, f"{address} is the same address as {twin}")
+    return tuple(found)
+
+
+def dump_endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    """The endpoint as an item that `parse_endpoint` reads back."""
+    item: dict[str, Any] = {"name": endpoint.name}
+    item.update((place, getattr(endpoint, place)) for place in PLACES if getattr(endpoint, place))
+    if endpoint.labels:
+        item["labels"] = dict(endpoint.labels)
+    if endpoint.addresses:
+        item["addresses"] = [str(address) for address in endpoint.addresses]
+    return item
+
+
+def conflicts(endpoints: Iterable[Endpoint]) -> list[tuple[Endpoint, str]]:
+    """Endpoints that claim what an earlier one has, each with what is wrong."""
+    taken: dict[str, Endpoint] = {}
+    found = []
+    for endpoint in endpoints:
+        for claim in _claims(endpoint):
+            first = taken.setdefault(claim, endpoint)
+            if first is not endpoint:
+                found.append((endpoint, f"endpoints {first.name} and {endpoint.name} both have {claim}"))
+    return found
+
+
+def _claims(endpoint: Endpoint) -> Iterator[str]:
+    if endpoint.interface is not None:
+        yield f"interface {endpoint.interface}"
+    if endpoint.interfaces is not None:
+        yield f"interfaces {endpoint.interfaces}"
+    if endpoint.host:
+        yield "host: true"
+    yield from (f"address {address}" for address in endpoint.addresses)

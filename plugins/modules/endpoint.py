@@ -1,0 +1,222 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: endpoint
+short_description: Manage endpoints of a node
+version_added: 0.1.0
+description:
+  - An endpoint is the host itself, or what is behind one of its devices (a container's veth, a virtual machine's
+    tap), with a name, labels and addresses.
+  - Manages one endpoint by its own options, or several by O(endpoints). The others stay as they are, unless O(purge)
+    is true.
+  - An endpoint whose device is not there is kept as pending. C(datapath endpoint list) and C(datapath status) on the
+    node tell which ones are.
+  - The executor on the node checks the values. All violations are told at once and nothing is changed then.
+extends_documentation_fragment:
+  - ebpf.datapath.executor
+  - ebpf.datapath.executor.apply
+  - ebpf.datapath.executor.attributes
+  - ebpf.datapath.executor.diff
+options:
+  name:
+    description: Name of the endpoint, letters, digits and C(. _ -) between them.
+    type: str
+  state:
+    description: V(present) replaces the endpoint as a whole, V(absent) removes it.
+    type: str
+    choices: [present, absent]
+    default: present
+  interface:
+    description: The device on the host's side. No two endpoints have the same one.
+    type: str
+  interfaces:
+    description:
+      - A pattern of device names, such as V(ve-*). Each device that it matches is an endpoint C(NAME/DEVICE) of its
+        own, unless another endpoint has it as O(interface).
+      - A device that comes later is an endpoint as well.
+    type: str
+  host:
+    description: Whether this is the host itself, which is one endpoint at most.
+    type: bool
+  labels:
+    description: Labels and their values, by the rules of Kubernetes.
+    type: dict
+  addresses:
+    description: IP addresses of the endpoint; not with O(interfaces). No two endpoints have the same.
+    type: list
+    elements: str
+  endpoints:
+    description: Several endpoints, each a dictionary of O(name), O(state), O(interface), O(interfaces), O(host),
+      O(labels) and O(addresses).
+    type: list
+    elements: dict
+  purge:
+    description: Remove the endpoints that O(endpoints) does not list.
+    type: bool
+seealso:
+  - module: ebpf.datapath.desired_state
+"""
+
+EXAMPLES = r"""
+- name: The container db
+  ebpf.datapath.endpoint:
+    name: db
+    interface: ve-db
+    labels: {app: db, tier: backend}
+    addresses: [10.0.2.11]
+
+- name: The host, and every container that systemd-nspawn starts
+  ebpf.datapath.endpoint:
+    endpoints:
+      - name: host
+        host: true
+      - name: containers
+        interfaces: ve-*
+    purge: true
+
+- name: Remove an endpoint
+  ebpf.datapath.endpoint:
+    name: db
+    state: absent
+"""
+
+RETURN = r"""
+changed:
+  description: Whether the node was changed, or in check mode would be.
+  returned: always
+  type: bool
+  sample: true
+document:
+  description: The desired state that was handed to the executor. Give it as O(pending) to a later task of the same
+    dry run.
+  returned: success
+  type: dict
+operations:
+  description: What was done, or in check mode would be done, in order. At most 1000, RV(operation_count) counts all.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    action:
+      description: One of V(create), V(update), V(delete), V(attach), V(replace), V(detach), V(set).
+      type: str
+    target:
+      description: What it is done to.
+      type: str
+    key:
+      description: Which one, where the target holds many.
+      type: str
+    before:
+      description: Value before.
+      type: raw
+    after:
+      description: Value after.
+      type: raw
+    summary:
+      description: The operation in one line.
+      type: str
+  sample:
+    - action: create
+      target: endpoint
+      key: db
+      before:
+      after: '{"interface": "ve-db", "name": "db"}'
+      summary: create endpoint db
+operation_count:
+  description: Number of operations.
+  returned: success
+  type: int
+  sample: 1
+disruption:
+  description: What the change means for traffic. C(slots_moved) is the share of Maglev slots of each service that
+    lead to another backend,
+    C(flows_affected) the number of established flows that lose theirs.
+  returned: success
+  type: dict
+  sample:
+    slots_moved: {}
+    flows_affected: {}
+    notes: []
+map_writes:
+  description: Number of map updates and deletions that the kernel was asked for.
+  returned: success
+  type: int
+  sample: 0
+errors:
+  description: Every violation, when the executor or the kernel refused.
+  returned: failure
+  type: list
+  elements: dict
+  contains:
+    document:
+      description: Section of the desired state, or V(kernel).
+      type: str
+    path:
+      description: Where in the document.
+      type: str
+    value:
+      description: The value that was refused.
+      type: raw
+    message:
+      description: Why.
+      type: str
+    allowed:
+      description: What is allowed there.
+      type: str
+    nearest:
+      description: The nearest valid name or value.
+      type: str
+    log:
+      description: The verifier's log, when the kernel refused a program.
+      type: str
+  sample:
+    - document: endpoints
+      path: endpoints.items[0].interface
+      value: lo
+      message: there is nothing behind lo but the host itself
+      allowed: 'another device, or host: true'
+      nearest:
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.ebpf.datapath.plugins.module_utils import executor
+
+_PLACES = ("interface", "interfaces", "host")
+_ENDPOINT = ("name", "state", *_PLACES, "labels", "addresses")
+
+
+def document(params):
+    """The section `endpoints` of the desired state."""
+    if params["endpoints"] is not None:
+        return {"endpoints": {"items": params["endpoints"], "purge": bool(params["purge"])}}
+    item = {key: params[key] for key in _ENDPOINT if params[key] is not None}
+    return {"endpoints": {"items": [item], "purge": False}}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=dict(
+            executor.apply_arguments(),
+            name={"type": "str"},
+            state={"type": "str", "choices": ["present", "absent"], "default": "present"},
+            interface={"type": "str"},
+            interfaces={"type": "str"},
+            host={"type": "bool"},
+            labels={"type": "dict"},
+            addresses={"type": "list", "elements": "str"},
+            endpoints={"type": "list", "elements": "dict"},
+            purge={"type": "bool"},
+        ),
+        mutually_exclusive=[_PLACES, *(["endpoints", key] for key in _ENDPOINT if key != "state")],
+        required_one_of=[["name", "endpoints"]],
+        required_by={"purge": ["endpoints"]},
+        supports_check_mode=True,
+    )
+    executor.run(module, lambda node: node.apply(document(module.params), module.params["pending"]))
+
+
+if __name__ == "__main__":
+    main()

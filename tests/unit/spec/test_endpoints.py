@@ -1,0 +1,127 @@
+"""Endpoints as documents say them."""
+
+import ipaddress
+
+import pytest
+
+from datapath.spec.document import dump, load, merge
+from datapath.spec.errors import SpecErrors
+from datapath.state.model import DesiredState, Endpoint
+
+NOTHING = DesiredState()
+DB = {"name": "db", "interface": "ve-db"}
+
+
+def endpoints(*items, **section):
+    return {"endpoints": {"items": list(items), **section}}
+
+
+def errors(document, current=NOTHING):
+    with pytest.raises(SpecErrors) as refused:
+        merge(current, document)
+    return refused.value.errors
+
+
+def test_everything_that_an_endpoint_can_say():
+    state = merge(
+        NOTHING,
+        endpoints(
+            {
+                **DB,
+                "labels": {"tier": "backend", "app.kubernetes.io/name": 7},
+                "addresses": ["10.0.2.11", "2001:db8::1"],
+            },
+            {"name": "containers", "interfaces": "ve-*", "labels": {"empty": None}},
+            {"name": "host", "host": "yes"},
+        ),
+    )
+    addresses = tuple(map(ipaddress.ip_address, ("10.0.2.11", "2001:db8::1")))
+    assert state.endpoints == (
+        Endpoint("containers", interfaces="ve-*", labels={"empty": ""}),
+        Endpoint("db", "ve-db", labels={"app.kubernetes.io/name": "7", "tier": "backend"}, addresses=addresses),
+        Endpoint("host", host=True),
+    )
+    assert load(dump(state)) == state
+
+
+def test_endpoints_merge_by_name_and_replace_all_with_purge():
+    one = merge(NOTHING, endpoints(DB, {"name": "host", "host": True}))
+    moved = merge(one, endpoints({"name": "db", "interface": "ve-other"}))
+    assert [(each.name, each.interface) for each in moved.endpoints] == [("db", "ve-other"), ("host", None)]
+    assert [each.name for each in merge(one, endpoints({"name": "db", "state": "absent"})).endpoints] == ["host"]
+    assert merge(one, endpoints(purge=True)).endpoints == ()
+    assert merge(one, {"services": {"items": []}}).endpoints == one.endpoints
+
+
+def test_a_device_changes_hands_in_one_document():
+    one = merge(NOTHING, endpoints(DB))
+    state = merge(one, endpoints({"name": "db", "state": "absent"}, {"name": "new", "interface": "ve-db"}))
+    assert [each.name for each in state.endpoints] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("item", "path", "message"),
+    [
+        ({"interface": "ve-db"}, ".name", "missing"),
+        ({**DB, "name": "a/b"}, ".name", "not a name"),
+        ({**DB, "name": ""}, ".name", "not a name"),
+        ({"name": "db"}, "", "has to be somewhere"),
+        ({"name": "db", "host": False}, "", "has to be somewhere"),
+        ({**DB, "host": True}, "", "interface and host are both given"),
+        ({**DB, "interfaces": "ve-*"}, "", "interface and interfaces are both given"),
+        ({"name": "db", "interface": "ve-*"}, ".interface", "a pattern is no device"),
+        ({"name": "db", "interface": "lo"}, ".interface", "nothing behind lo"),
+        ({"name": "db", "interface": "a" * 16}, ".interface", "not a device name"),
+        ({"name": "db", "interface": ".."}, ".interface", "not a device name"),
+        ({"name": "db", "interface": "a b"}, ".interface", "not a device name"),
+        ({"name": "db", "interfaces": "ve-db"}, ".interfaces", "not a pattern"),
+        ({"name": "db", "interfaces": "ve/*"}, ".interfaces", "not a pattern of device names"),
+        ({"name": "db", "interfaces": "ve-*", "addresses": ["10.0.0.1"]}, ".addresses", "no effect with interfaces"),
+        (
+            {**DB, "addresses": ["10.0.0.1", "10.0.0.1"]},
+            ".addresses[1]",
+            "same address as endpoints.items[0].addresses[0]",
+        ),
+        ({**DB, "addresses": ["127.0.0.1"]}, ".addresses[0]", "cannot be used"),
+        ({**DB, "addresses": "10.0.0.1"}, ".addresses", "not a list"),
+        ({**DB, "labels": ["app"]}, ".labels", "not a mapping"),
+        ({**DB, "labels": {"app ": "x y"}}, ".labels.app ", "not a label's value"),
+        ({**DB, "labels": {"-app": "x"}}, ".labels.-app", "not a label's name"),
+        ({**DB, "labels": {"app": True}}, ".labels.app", "not text"),
+        ({**DB, "label": {}}, ".label", "unknown key"),
+        (7, "", "not a mapping"),
+    ],
+)
+def test_what_is_no_endpoint(item, path, message):
+    (error,) = errors(endpoints(item))
+    assert (error.document, error.path) == ("endpoints", f"endpoints.items[0]{path}")
+    assert message in error.message
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "claim"),
+    [
+        ({"interface": "ve-db"}, {"interface": "ve-db"}, "interface ve-db"),
+        ({"interfaces": "ve-*"}, {"interfaces": "ve-*"}, "interfaces ve-*"),
+        ({"host": True}, {"host": True}, "host: true"),
+        (
+            {"interface": "a", "addresses": ["10.0.0.1"]},
+            {"interface": "b", "addresses": ["10.0.0.1"]},
+            "address 10.0.0.1",
+        ),
+    ],
+)
+def test_no_two_endpoints_have_the_same(first, second, claim):
+    first, second = {"name": "one", **first}, {"name": "two", **second}
+    for document, current in (
+        (endpoints(first, second), NOTHING),
+        (endpoints(second), merge(NOTHING, endpoints(first))),
+    ):
+        (error,) = errors(document, current)
+        assert error.message == f"endpoints one and two both have {claim}"
+        assert error.path == f"endpoints.items[{len(document['endpoints']['items']) - 1}]"
+
+
+def test_one_name_once():
+    (error,) = errors(endpoints(DB, {**DB, "interface": "other"}))
+    assert "endpoints.items[0] has the same name" in error.message
