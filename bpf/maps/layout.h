@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <linux/bpf.h> /* struct bpf_spin_lock */
 #include <linux/types.h>
 
 /* IPv4 is carried v4-mapped (RFC 4291, 2.5.5.2): one code path and one map for both families. */
@@ -257,4 +258,52 @@ struct node_config {
 	__u8 enable_geneve;
 	__u8 enable_ipip;
 	__u8 pad[3];
+};
+
+/* --- programs of the bandwidth manager (tc_bandwidth.bpf.c) --- */
+
+/* Numbers of endpoints travel in skb->queue_mapping. Network cards leave the receive queue there in packets that are
+ * forwarded, plus one, and no card has so many queues; the kernel refuses 65535 (NO_QUEUE_MAPPING).
+ */
+#define ENDPOINT_FIRST 4096
+#define ENDPOINT_HOST ENDPOINT_FIRST	/* the host itself, always */
+#define ENDPOINT_LAST 65534
+#define ENDPOINT_SLOTS (2 * (ENDPOINT_LAST - ENDPOINT_FIRST + 1))
+
+/* Seen from the endpoint. */
+enum rate_direction {
+	RATE_EGRESS = 0,
+	RATE_INGRESS = 1,
+};
+
+struct rate_key {
+	__u32 endpoint;		/* its number */
+	__u8 direction;		/* enum rate_direction */
+	__u8 pad[3];
+};
+
+struct rate {
+	__u64 bytes_per_second;	/* 0: as fast as it likes */
+	__u64 horizon;		/* egress: ns that a departure may be ahead, less than this */
+	__u64 burst;		/* ingress: bytes that may arrive at once after a pause */
+	__u32 priority;		/* egress: of the packets, for fq's bands; 0: their own */
+	__u32 pad;
+};
+
+struct departure {
+	struct bpf_spin_lock lock;
+	__u32 pad;
+	__u64 last;		/* CLOCK_MONOTONIC, ns */
+};
+
+struct traffic {
+	__u64 passed_packets;
+	__u64 passed_bytes;
+	__u64 dropped_packets;
+	__u64 dropped_bytes;
+};
+
+struct bandwidth_config {
+	__u8 build_id[16];		/* of the object files; tells versions apart */
+	__u64 horizon;			/* ns; that of fq, which drops what is further ahead */
 };

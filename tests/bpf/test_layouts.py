@@ -47,6 +47,11 @@ def node_btf(lb_object):
     return Btf(lb_object.parent / "tc_node.bpf.o")
 
 
+@pytest.fixture(scope="module")
+def bandwidth_btf(lb_object):
+    return Btf(lb_object.parent / "tc_bandwidth.bpf.o")
+
+
 @pytest.mark.parametrize("layout", layouts.LAYOUTS, ids=lambda layout: layout.C_NAME)
 def test_structure(btf, layout):
     same(btf, layout)
@@ -57,30 +62,44 @@ def test_structure_of_node_programs(node_btf, layout):
     same(node_btf, layout)
 
 
+@pytest.mark.parametrize("layout", [layouts.Counter, *layouts.BANDWIDTH_LAYOUTS], ids=lambda layout: layout.C_NAME)
+def test_structure_of_bandwidth_programs(bandwidth_btf, layout):
+    same(bandwidth_btf, layout)
+
+
 def same(btf, layout):
     fields = [(name, getattr(layout, name).offset, getattr(layout, name).size) for name, *_ in layout._fields_]
     assert fields == btf.members(layout.C_NAME)
     assert ctypes.sizeof(layout) == btf.named("STRUCT", layout.C_NAME)["size"]
 
 
-@pytest.mark.parametrize("layout", [*layouts.LAYOUTS, *layouts.NODE_LAYOUTS], ids=lambda layout: layout.C_NAME)
+@pytest.mark.parametrize(
+    "layout",
+    [*layouts.LAYOUTS, *layouts.NODE_LAYOUTS, *layouts.BANDWIDTH_LAYOUTS],
+    ids=lambda layout: layout.C_NAME,
+)
 def test_no_hidden_padding(layout):
     """A hole in a key would carry whatever the stack held."""
     assert sum(getattr(layout, name).size for name, *_ in layout._fields_) == ctypes.sizeof(layout)
 
 
-def names_used(node):
+def names_used(prefix=""):
+    """Names of maps whose constants begin so; "" for those of the load balancer."""
     names = {name: value for name, value in vars(layouts).items() if name.isupper() and isinstance(value, str)}
-    return {value for name, value in names.items() if name.startswith("NODE_") == node}
+    others = ("NODE_", "BANDWIDTH_")
+    return {
+        value for name, value in names.items() if (name.startswith(prefix) if prefix else not name.startswith(others))
+    }
 
 
 def maps_declared(btf):
     return {btf.types[entry["type_id"]]["name"] for entry in btf.named("DATASEC", ".maps")["vars"]}
 
 
-def test_maps_have_the_names_that_the_executor_uses(btf, node_btf):
-    assert names_used(node=False) <= maps_declared(btf)
-    assert names_used(node=True) == maps_declared(node_btf)
+def test_maps_have_the_names_that_the_executor_uses(btf, node_btf, bandwidth_btf):
+    assert names_used() <= maps_declared(btf)
+    assert names_used("NODE_") == maps_declared(node_btf)
+    assert names_used("BANDWIDTH_") == maps_declared(bandwidth_btf)
 
 
 def test_header_of_outcomes_is_current():

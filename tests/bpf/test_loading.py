@@ -133,6 +133,16 @@ def test_loads_under_every_combination_node(lb_object):
                 assert max(counts, default=0) < BUDGET
 
 
+def test_loads_bandwidth(lb_object):
+    """The programs of the bandwidth manager, which have nothing to switch off."""
+    path = lb_object.parent / "tc_bandwidth.bpf.o"
+    with BpfObject(path.read_bytes(), path.name) as obj:
+        obj.load()
+        assert {program.name for program in obj.programs()} == {
+            f"tc_bandwidth_{name}" for name in ("mark", "egress", "ingress")
+        }
+
+
 def test_table_smaller_than_configured_is_refused(lb_object, monkeypatch):
     """The verifier itself keeps a slot within its table."""
     create = libbpf.map_create

@@ -40,6 +40,7 @@ TESTS = (
     "tests/bpf/test_loading.py::test_loads_under_every_combination[251]",
     "tests/bpf/test_loading.py::test_loads_under_every_combination_at_tc[251]",
     "tests/bpf/test_loading.py::test_loads_under_every_combination_node",
+    "tests/bpf/test_loading.py::test_loads_bandwidth",
     "tests/bpf/test_loading.py::test_loads_for_all_kinds_of_surroundings",
     "tests/bpf/test_loading.py::test_loads_beside_other_load_balancers_at_tc",
     # Every hook is attached, replaced in place, detached: XDP natively and generically, TCX or clsact, cgroups.
@@ -74,6 +75,7 @@ TESTS = (
     "tests/netns/test_vlan.py::test_vlans_below_and_above[tagged-snat-4]",
     "tests/netns/test_vlan.py::test_vlans_below_and_above[qinq-geneve-6]",
     # Packets: of every mode and dispatch, both families, at XDP and at tc.
+    "tests/bpf/test_bandwidth.py",
     "tests/bpf/test_dsr.py::test_to_the_backend_of_its_slot",
     "tests/bpf/test_dsr.py::test_tunnel_between_families",
     "tests/bpf/test_dsr.py::test_mtu",

@@ -328,3 +328,85 @@ class NodeConfig(Layout):
 
 
 NODE_LAYOUTS: tuple[type[Layout], ...] = (FrontendValue, NodeConfig)
+
+
+# --- programs of the bandwidth manager (tc_bandwidth.bpf.c) ---
+
+BANDWIDTH_ENDPOINTS = "endpoints_v1"
+"""HASH u32 index of the endpoint's device -> u32 number."""
+BANDWIDTH_RATES = "rates_v1"
+"""HASH RateKey -> Rate."""
+BANDWIDTH_DEPARTURES = "departures_v1"
+"""ARRAY u32 `2 * (number - ENDPOINT_FIRST) + direction` -> Departure."""
+BANDWIDTH_STATS = "bandwidth_stats_v1"
+"""PERCPU_HASH RateKey -> Traffic; the programs make the entries."""
+BANDWIDTH_OUTCOMES = "bandwidth_outcomes_v1"
+"""PERCPU_ARRAY -> Counter; keyed by outcome."""
+
+ENDPOINT_FIRST = 4096
+"""Least number of an endpoint: below, `skb->queue_mapping` may be a receive queue's."""
+ENDPOINT_HOST = ENDPOINT_FIRST
+ENDPOINT_LAST = 65534
+RATE_EGRESS = 0
+RATE_INGRESS = 1
+"""Values of `RateKey.direction`, seen from the endpoint."""
+
+
+class RateKey(Layout):
+    """An endpoint in one direction."""
+
+    C_NAME = "rate_key"
+    _fields_ = (
+        ("endpoint", ctypes.c_uint32),
+        ("direction", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 3),
+    )
+
+
+class Rate(Layout):
+    """What is configured for it; a rate of 0 is none."""
+
+    C_NAME = "rate"
+    _fields_ = (
+        ("bytes_per_second", ctypes.c_uint64),
+        ("horizon", ctypes.c_uint64),
+        ("burst", ctypes.c_uint64),
+        ("priority", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    )
+
+
+class Departure(Layout):
+    """When its last packet left, or leaves."""
+
+    C_NAME = "departure"
+    _fields_ = (
+        ("lock", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("last", ctypes.c_uint64),
+    )
+
+
+class Traffic(Layout):
+    """Per CPU: what became of its packets."""
+
+    C_NAME = "traffic"
+    _fields_ = (
+        ("passed_packets", ctypes.c_uint64),
+        ("passed_bytes", ctypes.c_uint64),
+        ("dropped_packets", ctypes.c_uint64),
+        ("dropped_bytes", ctypes.c_uint64),
+    )
+
+
+class BandwidthConfig(Layout):
+    """Those programs' configuration: `const volatile struct bandwidth_config` in section `.rodata.config`."""
+
+    C_NAME = "bandwidth_config"
+    _fields_ = (
+        ("build_id", ctypes.c_uint8 * 16),
+        ("horizon", ctypes.c_uint64),
+    )
+
+
+BANDWIDTH_LAYOUTS: tuple[type[Layout], ...] = (RateKey, Rate, Departure, Traffic, BandwidthConfig)

@@ -136,3 +136,16 @@ NODE_OUTCOMES: tuple[Outcome, ...] = (
     Outcome("reply_error_translated", Verdict.PASS, "ICMP error of the node about a packet to a service."),
 )  # fmt: skip
 """The same for the programs of the nodes that backends are on: map `node_outcomes_v1`, `NODE_OUTCOME_` in C."""
+
+BANDWIDTH_OUTCOMES: tuple[Outcome, ...] = (
+    Outcome("endpoint_marked", Verdict.PASS, "Packet of an endpoint, marked with its number."),
+    Outcome("unknown_device_passed", Verdict.PASS, "Packet on a device that is no endpoint's."),
+    Outcome("no_rate_passed", Verdict.PASS, "Packet that no rate is for."),
+    Outcome("sent_at_once", Verdict.PASS, "Packet of an endpoint that keeps its rate; it may leave at once."),
+    Outcome("departure_set", Verdict.PASS, "Packet of an endpoint that is ahead of its rate; fq lets it go when it is "
+            "time."),
+    Outcome("horizon_dropped", Verdict.DROP, "Packet that would have to wait until beyond the horizon."),
+    Outcome("received", Verdict.PASS, "Packet to an endpoint, within its rate and burst."),
+    Outcome("rate_dropped", Verdict.DROP, "Packet to an endpoint, beyond its rate and burst."),
+)  # fmt: skip
+"""The same for the programs of the bandwidth manager: map `bandwidth_outcomes_v1`, `BANDWIDTH_OUTCOME_` in C."""

@@ -1,13 +1,14 @@
-"""Generates `bpf/include/outcomes.h` and `node_outcomes.h` from `datapath.compile.outcomes`."""
+"""Generates `bpf/include/outcomes.h` and its like from `datapath.compile.outcomes`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from datapath.compile.outcomes import NODE_OUTCOMES, OUTCOMES, Outcome, Verdict
+from datapath.compile.outcomes import BANDWIDTH_OUTCOMES, NODE_OUTCOMES, OUTCOMES, Outcome, Verdict
 
 PATH = "bpf/include/outcomes.h"
 NODE_PATH = "bpf/include/node_outcomes.h"
+BANDWIDTH_PATH = "bpf/include/bandwidth_outcomes.h"
 
 _HEAD = """\
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0) */
@@ -23,7 +24,11 @@ _MASKS = """
 
 def outputs() -> Mapping[str, str]:
     """Path relative to the repository -> text."""
-    return {PATH: header(OUTCOMES), NODE_PATH: header(NODE_OUTCOMES, "NODE_")}
+    return {
+        PATH: header(OUTCOMES),
+        NODE_PATH: header(NODE_OUTCOMES, "NODE_"),
+        BANDWIDTH_PATH: header(BANDWIDTH_OUTCOMES, "BANDWIDTH_"),
+    }
 
 
 def header(outcomes: Sequence[Outcome], prefix: str = "") -> str:
