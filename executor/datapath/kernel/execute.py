@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
-from datapath.kernel import load_balancer, neighbours, node, programs, sysctl
+from datapath.kernel import bundle, load_balancer, neighbours, node, programs, sysctl
 from datapath.kernel.entries import PartialWriteError
 from datapath.kernel.errors import BpfError, KernelError, RefusedError
 from datapath.kernel.maps import Maps
@@ -104,10 +104,11 @@ class Executor:
 
     def _put_node(self, run: Sequence[ops.PutNode]) -> None:
         for operation in run:
-            node.put(self._pins, self._objects, operation.programs.config, operation.programs.devices)
+            wanted = operation.programs
+            bundle.put(self._pins, self._objects, node.BUNDLE, wanted.config, [wanted.devices])
 
     def _remove_node(self, _: Sequence[ops.RemoveNode]) -> None:
-        node.remove(self._pins)
+        bundle.remove(self._pins, node.BUNDLE)
 
     def _set_sysctls(self, run: Sequence[ops.SetSysctl]) -> None:
         for operation in run:

@@ -13,6 +13,7 @@ from datapath.compile import layouts
 from datapath.compile.layouts import FlowKey, FlowValue
 from datapath.kernel import (
     abi,
+    bundle,
     capture,
     clock,
     features,
@@ -127,7 +128,7 @@ class Kernel:
         """Key -> (packets, bytes) summed over CPUs, without the keys that are zero; empty where there is no map."""
         if map_name in self._maps.names():
             return counters(self._maps.entries(map_name))
-        return counters(node.entries(self._pins, map_name))
+        return counters(bundle.entries(self._pins, node.BUNDLE, map_name))
 
     def refresh_neighbours(self) -> None:
         """Have next hops resolved again, where the kernel does not do so by itself."""
@@ -212,7 +213,7 @@ class Kernel:
     def reset(self) -> None:
         """Remove everything of ours: attachments, programs, maps, neighbours, pins. Sysctls are left as they are."""
         load_balancer.remove(self._pins, self._maps)
-        node.remove(self._pins)
+        bundle.remove(self._pins, node.BUNDLE)
         for name in programs.read(self._pins):
             programs.remove(self._pins, name)
         neighbours.remove(list(neighbours.read()))

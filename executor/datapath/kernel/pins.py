@@ -60,15 +60,6 @@ class Pins:
         """The load balancer's program where it runs at tc."""
         return self.root / "tc_lb"
 
-    @property
-    def node_maps(self) -> Path:
-        """Maps of the programs that answer clients of services with direct server return."""
-        return self.root / "node_maps"
-
-    def node_program(self, direction: str) -> Path:
-        """One of those programs: ingress or egress."""
-        return self.root / f"tc_node_{direction}"
-
     def tc_link(self, name: str, direction: str, device: str) -> Path:
         """The link of one of our own programs at tc."""
         return self.links / f"{name}_{direction}_{device.replace('.', '~')}"
@@ -92,12 +83,12 @@ class Pins:
             OSError: the directory is on no bpffs and none may be mounted from here.
         """
         ensure_bpffs(self.root)
-        for directory in (self.maps, self.node_maps, self.staged, self.links, self.programs):
+        for directory in (self.maps, self.staged, self.links, self.programs):
             directory.mkdir(parents=True, exist_ok=True)
 
     def remove_empty(self) -> None:
         """Remove the directories that hold nothing."""
-        for directory in (self.maps, self.node_maps, self.staged, self.links, self.programs, self.root):
+        for directory in (self.maps, self.staged, self.links, self.programs, self.root):
             with contextlib.suppress(FileNotFoundError):
                 if not any(directory.iterdir()):
                     directory.rmdir()

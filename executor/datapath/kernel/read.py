@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from typing import Optional
 
 from datapath.compile import layouts
-from datapath.kernel import devices, load_balancer, neighbours, node, programs, sysctl
+from datapath.kernel import bundle, devices, load_balancer, neighbours, node, programs, sysctl
 from datapath.kernel.maps import Maps
 from datapath.kernel.pins import Pins
-from datapath.state.kernel_state import Entries, KernelState
+from datapath.state.kernel_state import Entries, KernelState, NodePrograms
 
 _DECIDED = (
     layouts.SERVICES,
@@ -37,11 +38,16 @@ def read(pins: Pins, maps: Maps) -> KernelState:
         entries=entries,
         luts=maps.luts(_lut_ids(entries)) if layouts.LUTS in sizes else {},
         load_balancer=load_balancer.read(pins, maps, links),
-        node=node.read(pins),
+        node=_node(pins),
         sysctls=sysctl.read_all(links),
         neighbours=neighbours.read(),
         programs=programs.read(pins),
     )
+
+
+def _node(pins: Pins) -> Optional[NodePrograms]:
+    loaded = bundle.read(pins, node.BUNDLE)
+    return None if loaded is None else NodePrograms(loaded.config, loaded.devices[0], loaded.problems)
 
 
 def _lut_ids(entries: Mapping[str, Entries]) -> set[int]:
