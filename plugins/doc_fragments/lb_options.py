@@ -215,6 +215,14 @@ options:
       - C(false) unless given.
       - Cilium's key is C(datapath-dsr-backend), the inventory's variable C(datapath_dsr_backend).
     type: bool
+  enable_bandwidth_manager:
+    description:
+      - Whether endpoints have rates.
+      - 'When true, C(devices) send by qdisc fq, which holds packets back until the departure times that programs at tc give them, and sysctls
+        of queues are raised. Needs kernel feature C(sch_fq). Options alone then load no load balancer: only services do.'
+      - C(false) unless given.
+      - Cilium's key is C(enable-bandwidth-manager), the inventory's variable C(cilium_enable_bandwidth_manager).
+    type: bool
   arping_refresh_period:
     description:
       - How often neighbours are refreshed where the kernel does not do it by itself.

@@ -47,9 +47,22 @@ options:
     description: IP addresses of the endpoint; not with O(interfaces). No two endpoints have the same.
     type: list
     elements: str
+  egress_bandwidth:
+    description:
+      - Bits a second that the endpoint may send, of whole frames, in a quantity of Kubernetes such as V(50M) or V(1Gi).
+      - With O(interfaces), each endpoint that is found has this rate.
+      - This, O(ingress_bandwidth) and O(priority) need option C(enable-bandwidth-manager).
+    type: raw
+  ingress_bandwidth:
+    description: Bits a second that it may receive, with bursts of 100 ms (at least 128 KiB); what is more is dropped.
+      Not with O(host).
+    type: raw
+  priority:
+    description: Priority of the packets that it sends, V(guaranteed), V(burstable), V(besteffort), or 1 to 15.
+    type: raw
   endpoints:
     description: Several endpoints, each a dictionary of O(name), O(state), O(interface), O(interfaces), O(host),
-      O(labels) and O(addresses).
+      O(labels), O(addresses), O(egress_bandwidth), O(ingress_bandwidth) and O(priority).
     type: list
     elements: dict
   purge:
@@ -66,6 +79,12 @@ EXAMPLES = r"""
     interface: ve-db
     labels: {app: db, tier: backend}
     addresses: [10.0.2.11]
+
+- name: The same, which sends at most 50 Mbit/s
+  ebpf.datapath.endpoint:
+    name: db
+    interface: ve-db
+    egress_bandwidth: 50M
 
 - name: The host, and every container that systemd-nspawn starts
   ebpf.datapath.endpoint:
@@ -185,7 +204,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.datapath.plugins.module_utils import executor
 
 _PLACES = ("interface", "interfaces", "host")
-_ENDPOINT = ("name", "state", *_PLACES, "labels", "addresses")
+_RATES = ("egress_bandwidth", "ingress_bandwidth", "priority")
+_ENDPOINT = ("name", "state", *_PLACES, "labels", "addresses", *_RATES)
 
 
 def document(params):
@@ -207,6 +227,9 @@ def main():
             host={"type": "bool"},
             labels={"type": "dict"},
             addresses={"type": "list", "elements": "str"},
+            egress_bandwidth={"type": "raw"},
+            ingress_bandwidth={"type": "raw"},
+            priority={"type": "raw"},
             endpoints={"type": "list", "elements": "dict"},
             purge={"type": "bool"},
         ),

@@ -60,7 +60,7 @@ def violations(node, options, dry_run=False):
     A dry run installs nothing, so it needs what the real run would install.
     """
     found = []
-    for check in (_rights, _kernel, _software, _mounts, _devices, _ports):
+    for check in (_rights, _kernel, _bandwidth, _software, _mounts, _devices, _ports):
         found.extend(check(node, options, dry_run))
     return ["%s. %s. %s." % violation for violation in found]
 
@@ -113,6 +113,15 @@ def _kernel(node, options, dry_run):
     ):
         if kind not in node.get("filesystems", "").split():
             yield ("the kernel has no file system %s" % kind, purpose, "Boot a kernel that has it")
+
+
+def _bandwidth(node, options, dry_run):
+    if options.get("enable-bandwidth-manager") and node.get("sch_fq") != "yes":
+        yield (
+            "the kernel (%s) has no qdisc fq (feature sch_fq)" % node.get("kernel"),
+            "Nothing would hold packets back until they may leave, so endpoints would have no rates",
+            "Boot a kernel with CONFIG_NET_SCH_FQ, or set cilium_enable_bandwidth_manager: false",
+        )
 
 
 def _software(node, options, dry_run):

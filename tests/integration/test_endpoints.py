@@ -15,7 +15,7 @@ def test_endpoints_come_and_go_with_their_devices(agent):
         {"name": "containers", "interfaces": "ve-*"},
         {"name": "host", "host": True},
     )
-    pending = "endpoint db is pending: there is no device ve-db"
+    pending = "endpoint db is pending: there is no device ve-db; it is applied when that appears"
     assert pending in agent.check(document)["warnings"]
     assert states(agent) == {}
     assert pending in agent.apply(document)["warnings"]

@@ -14,12 +14,13 @@ from datapath.agent.originals import Originals
 from datapath.agent.paths import Paths
 from datapath.agent.pipeline import Prepared, prepare, prepare_services
 from datapath.agent.report import Report, desired_changes
-from datapath.compile import Compiled, CompileErrors, endpoints, peers
+from datapath.compile import Compiled, CompileErrors, bandwidth, endpoints, peers
 from datapath.kernel import Kernel, KernelError
+from datapath.kernel.link_events import device_indexes
 from datapath.kernel.neighbours import next_hops
 from datapath.plan import disruption, plan
 from datapath.plan.describe import Row, rows
-from datapath.plan.operations import SetSysctl
+from datapath.plan.operations import SetQdisc, SetSysctl
 from datapath.sources.health import HealthMemory, HealthResult, targets
 from datapath.sources.store import Store, UnreadableError
 from datapath.spec import document as documents
@@ -89,6 +90,8 @@ class Agent:
         """What the kernel was last brought to; saves making tables again, never stands for the kernel's contents."""
         self._next_hops: Mapping[IPAddress, NextHop] = {}
         """Of backends and other load balancers, as of the last plan that was carried out or the last look."""
+        self._claimed: Mapping[str, int] = {}
+        """Devices of endpoints with rates, as of the last apply, and their indexes."""
         self._checked: set[HealthKey] = set()
         """What has a health check."""
         self.store = Store(paths.desired)
@@ -206,6 +209,13 @@ class Agent:
             before, self._next_hops = self._next_hops, next_hops(addresses)
             return before != self._next_hops
 
+    def devices_changed(self) -> bool:
+        """Whether devices of endpoints with rates are others than at the last apply."""
+        with self.lock:
+            if self.desired is None:
+                return False
+            return self._claimed != endpoints.claimed(bandwidth.limited(self.desired.endpoints), device_indexes())
+
     def reset(self) -> list[str]:
         """Remove everything of ours from the node; returns what was removed, one line each."""
         with self.lock:
@@ -214,7 +224,10 @@ class Agent:
             removed = removable(have)
             self.kernel.reset()
             originals = {name: value for name, value in self.originals.load().items() if name in have.sysctls}
-            self.kernel.execute([SetSysctl(name, value) for name, value in originals.items()])
+            queueing = [device for device, qdisc in have.qdiscs.items() if qdisc.owner == "ours"]
+            sysctls = [SetSysctl(name, value) for name, value in originals.items()]
+            # Behind net.core.default_qdisc, which says what comes in their place.
+            self.kernel.execute([*sysctls, *(SetQdisc(device, "") for device in sorted(queueing))])
             removed += [f"sysctl {name} = {value}" for name, value in originals.items()]
             if self.paths.desired.exists():
                 removed.append(f"desired state {self.paths.desired}")
@@ -298,7 +311,7 @@ class Agent:
         changing = [each.name for each in operations if isinstance(each, SetSysctl)]
         self.originals.record(prepared.have.sysctls, changing)
         if log.isEnabledFor(logging.DEBUG):
-            for row in rows(prepared.plan, prepared.compiled.names):
+            for row in rows(prepared.plan, prepared.compiled.names, prepared.compiled.endpoints):
                 log.debug("%s", row["summary"])
         self.kernel.execute(operations)
         self._compare(prepared.want)
@@ -327,6 +340,8 @@ class Agent:
         self.desired, self.lost = prepared.desired, None
         self._compiled = prepared.compiled
         self._next_hops = prepared.facts.next_hops
+        indexes = {name: device.index for name, device in prepared.facts.devices.items()}
+        self._claimed = endpoints.claimed(bandwidth.limited(prepared.desired.endpoints), indexes)
         self.warnings = prepared.compiled.warnings
         self.drift_count, self.last_trouble = len(prepared.unusable), None
         self.converged = not prepared.unusable
@@ -359,7 +374,7 @@ class Agent:
     def _report(self, prepared: Prepared, changes: Sequence[Row], *, check: bool) -> Report:
         return Report(
             check=check,
-            rows=[*changes, *rows(prepared.plan, prepared.compiled.names)],
+            rows=[*changes, *rows(prepared.plan, prepared.compiled.names, prepared.compiled.endpoints)],
             disruption=disruption(prepared.plan, prepared.compiled.names, self.kernel.flows()),
             warnings=(*prepared.compiled.warnings, *unusable(prepared), *remarks(prepared)),
             map_writes=0,
@@ -391,6 +406,11 @@ def removable(have: KernelState) -> list[str]:
         lines += [f"map {name}" for name in sorted(have.map_sizes)]
     if have.node is not None:
         lines += [f"backend's programs on {device}" for device in sorted(have.node.devices)]
+    if have.bandwidth is not None:
+        lines += [
+            f"bandwidth manager on {device}" for device in sorted(have.bandwidth.native | have.bandwidth.endpoints)
+        ]
+    lines += [f"qdisc of {device}" for device, qdisc in sorted(have.qdiscs.items()) if qdisc.owner == "ours"]
     lines += [f"program {name}" for name in sorted(have.programs)]
     lines += [f"neighbour {each.address} on {each.device}" for each in sorted(have.neighbours, key=str)]
     return lines

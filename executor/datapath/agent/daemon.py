@@ -19,6 +19,7 @@ from datapath.agent.metrics import Metrics
 from datapath.agent.paths import Paths
 from datapath.kernel import Kernel, ObjectSource
 from datapath.kernel.follow import TICK, Asker, Follower
+from datapath.kernel.link_events import LinkEvents
 from datapath.kernel.neighbours import known
 from datapath.sources.health import HealthChecker, targets
 from datapath.spec.options import effective
@@ -32,6 +33,8 @@ RETRY_FIRST, RETRY_LONGEST = 1.0, 60.0
 """Seconds between attempts to converge while something stands against it (a device that is not there yet)."""
 FOLLOW_SHARE = 0.01
 """Next hops are looked after as often as costs at most this share of a CPU."""
+SETTLE = 0.1
+"""Seconds between a change of devices and the look at them."""
 COMPARE_EVERY = 60.0
 COMPARE_SHARE = 0.0025
 """The kernel is compared with the desired state every minute, or as seldom as it takes to cost this share of a CPU."""
@@ -107,6 +110,7 @@ class Daemon:
             self._refresh_loop(),
             self._compare_loop(),
             self._follow_loop(),
+            self._devices_loop(),
             self._watchdog_loop(),
             self._capture_loop(),
         ]
@@ -186,6 +190,32 @@ class Daemon:
                 await asyncio.sleep(max(TICK, spent / FOLLOW_SHARE))
         finally:
             asker.close()
+
+    async def _devices_loop(self) -> None:
+        """Have rates follow the devices of endpoints, which come and go with containers."""
+        events, happened = LinkEvents(), asyncio.Event()
+        asyncio.get_running_loop().add_reader(events, happened.set)
+        try:
+            while True:
+                await happened.wait()
+                # A container's device is made, named and moved in one go.
+                await asyncio.sleep(SETTLE)
+                events.drain()
+                happened.clear()
+                await self._look_at_devices()
+        finally:
+            asyncio.get_running_loop().remove_reader(events)
+            events.close()
+
+    async def _look_at_devices(self) -> None:
+        try:
+            changed = await self._worker.call(self._agent.devices_changed)
+        except Exception:
+            log.exception("devices of endpoints could not be looked at")
+            return
+        if changed:
+            log.info("devices of endpoints changed")
+            self._retry.set()
 
     async def _compare_loop(self) -> None:
         """Notice drift; it is reported, not healed: whoever changed the kernel may be at work."""

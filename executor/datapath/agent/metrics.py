@@ -74,6 +74,8 @@ class _Datapath(Collector):
         yield from _by_outcome("datapath", "by outcome.", views.outcomes(self._agent))
         what = "by outcome, of this node as a backend with direct server return."
         yield from _by_outcome("datapath_node", what, views.node_outcomes(self._agent))
+        what = "by outcome, of the bandwidth manager."
+        yield from _by_outcome("datapath_bandwidth", what, views.bandwidth_outcomes(self._agent))
 
     def _services(self) -> Iterator[Metric]:
         labels = ["service", "protocol"]

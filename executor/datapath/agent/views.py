@@ -10,13 +10,13 @@ from dataclasses import asdict, replace
 from typing import Any, Callable, Optional
 
 from datapath import __version__
-from datapath.agent import tables
+from datapath.agent import bandwidth, tables
 from datapath.agent.core import Agent, drift_count, remarks, unusable
 from datapath.agent.pipeline import Prepared
 from datapath.agent.report import SHOWN_OPERATIONS
 from datapath.compile import layouts
 from datapath.compile.endpoints import NodeEndpoint, resolve
-from datapath.compile.outcomes import NODE_OUTCOMES, OUTCOMES, Outcome
+from datapath.compile.outcomes import BANDWIDTH_OUTCOMES, NODE_OUTCOMES, OUTCOMES, Outcome
 from datapath.kernel.clock import jiffies_hz
 from datapath.plan.describe import rows
 from datapath.sources.health import HealthResult
@@ -66,6 +66,7 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
         "acceleration": options["bpf-lb-acceleration"],
         "devices": _devices(have, prepared.facts.devices if prepared is not None else {}),
         "dsr_backend": _node(have),
+        "bandwidth": _bandwidth(have),
         "services": {"total": len(judged), "healthy": sum(any(b.in_table for b in each.backends) for each in judged)},
         "backends": _backend_totals(agent, judged),
         "endpoints": None if prepared is None else _endpoint_totals(prepared),
@@ -78,6 +79,7 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
     if verbose:
         document["outcomes"] = outcomes(agent)
         document["node_outcomes"] = node_outcomes(agent)
+        document["bandwidth_outcomes"] = bandwidth_outcomes(agent)
     return document
 
 
@@ -90,6 +92,12 @@ def node_outcomes(agent: Agent) -> list[dict[str, Any]]:
     """The same of the programs of this node as a backend; nothing where they have counted nothing."""
     counted = _counters(agent, layouts.NODE_OUTCOMES)
     return _outcomes(NODE_OUTCOMES, counted) if counted else []
+
+
+def bandwidth_outcomes(agent: Agent) -> list[dict[str, Any]]:
+    """The same of the bandwidth manager's programs."""
+    counted = _counters(agent, layouts.BANDWIDTH_OUTCOMES)
+    return _outcomes(BANDWIDTH_OUTCOMES, counted) if counted else []
 
 
 def _outcomes(known: Iterable[Outcome], counted: Counters) -> list[dict[str, Any]]:
@@ -118,10 +126,11 @@ def endpoints(agent: Agent, name: Optional[str]) -> dict[str, Any]:
     with agent.lock:
         desired = (agent.desired or DesiredState()).endpoints
         found = resolve(desired, agent.kernel.facts(None, (), probe_native=False).devices)
+        numbers = bandwidth.numbers(found, agent.kernel.bandwidth_entries())
     chosen = [each for each in found if name in (None, each.name, each.endpoint.name)]
     if name is not None and not chosen:
         raise _not_found("endpoint", name, "no such endpoint", (each.name for each in found))
-    return {"endpoints": [_endpoint(each) for each in chosen]}
+    return {"endpoints": [_endpoint(each, numbers.get(each.name)) for each in chosen]}
 
 
 def maglev(agent: Agent, frontend: str, with_slots: bool) -> dict[str, Any]:
@@ -191,7 +200,11 @@ def verify(agent: Agent) -> dict[str, Any]:
     prepared = agent.verify()
     foreign = dict(prepared.have.load_balancer.foreign) if prepared.have.load_balancer else {}
     return {
-        "drift": list(itertools.islice(rows(prepared.plan, prepared.compiled.names), SHOWN_OPERATIONS)),
+        "drift": list(
+            itertools.islice(
+                rows(prepared.plan, prepared.compiled.names, prepared.compiled.endpoints), SHOWN_OPERATIONS
+            )
+        ),
         "drift_count": drift_count(prepared),
         "foreign": foreign,
         "unusable": unusable(prepared),
@@ -322,6 +335,19 @@ def _node(have: KernelState) -> Optional[dict[str, Any]]:
     return {"devices": sorted(have.node.devices), "problems": dict(have.node.problems)}
 
 
+def _bandwidth(have: KernelState) -> Optional[dict[str, Any]]:
+    """Where the bandwidth manager's programs are attached; None where it has none."""
+    loaded = have.bandwidth
+    if loaded is None:
+        return None
+    return {
+        "native": sorted(loaded.native),
+        "endpoints": sorted(loaded.endpoints),
+        "qdiscs": {device: qdisc.text for device, qdisc in sorted(have.qdiscs.items()) if qdisc.owner == "ours"},
+        "problems": dict(loaded.problems),
+    }
+
+
 def _maps(have: KernelState) -> list[dict[str, Any]]:
     """Sizes, and fill where desired state decides the contents (flow maps forget by themselves)."""
     rows = []
@@ -337,13 +363,14 @@ def _maps(have: KernelState) -> list[dict[str, Any]]:
     return rows
 
 
-def _endpoint(each: NodeEndpoint) -> dict[str, Any]:
+def _endpoint(each: NodeEndpoint, number: Optional[int]) -> dict[str, Any]:
     endpoint = each.endpoint
     return {
         "name": each.name,
         "state": "present" if each.present else "pending",
         "interface": each.device.name if each.device is not None else endpoint.interface or endpoint.interfaces,
         "host": endpoint.host,
+        "number": number,
         "labels": dict(endpoint.labels),
         "addresses": [str(address) for address in endpoint.addresses],
     }

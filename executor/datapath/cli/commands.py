@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,29 @@ def endpoint_list(options: Namespace) -> int:
 
     document = _ask("GET", "/v1/endpoints", {"name": options.name} if options.name else {}, fallback=True)
     return _show(options, document, render.endpoints)
+
+
+def bandwidth_list(options: Namespace) -> int:
+    """Rates of endpoints, configured and measured."""
+    from datapath.cli import render
+
+    if not 0 < options.seconds <= 3600:
+        raise refused("command line", "--seconds", "must be more than 0, at most 3600", value=options.seconds)
+    before = _ask("GET", "/v1/bandwidth", fallback=True)
+    time.sleep(options.seconds if before["rates"] else 0)
+    return _show(options, measured(before, _ask("GET", "/v1/bandwidth", fallback=True)), render.bandwidth)
+
+
+def measured(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The later answer, with what passed between both as bits a second."""
+    known = {(row["number"], row["direction"]): row["passed_bytes"] for row in before["rates"]}
+    seconds = max(after["when"] - before["when"], 1e-3)
+    rows = []
+    for row in after["rates"]:
+        # Counters of a number that somebody else has now begin anew.
+        passed = max(row["passed_bytes"] - known.get((row["number"], row["direction"]), 0), 0)
+        rows.append({**row, "measured": 8 * passed / seconds})
+    return {"seconds": seconds, "rates": rows}
 
 
 def maglev(options: Namespace) -> int:

@@ -83,6 +83,10 @@ def _add_reading(subcommands: Subcommands) -> None:
     listing = _command(endpoint, "list", "where each endpoint is, labels and addresses", commands.endpoint_list)
     listing.add_argument("name", nargs="?", help="only this endpoint; of a pattern, those that it found")
 
+    bandwidth = _nested(subcommands, "bandwidth", "rates of endpoints")
+    listing = _command(bandwidth, "list", "rates configured and measured, and drops", commands.bandwidth_list)
+    listing.add_argument("--seconds", type=float, default=1.0, metavar="N", help="how long to measure (default 1)")
+
     maglev = _command(subcommands, "maglev", "the lookup table of a frontend and each backend's share", commands.maglev)
     maglev.add_argument("frontend", metavar="VIP:PORT[/PROTO]", help="192.0.2.10:80, [2001:db8::10]:53/UDP")
     maglev.add_argument("-v", "--verbose", action="store_true", help="every slot")

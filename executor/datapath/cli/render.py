@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datapath.cli.tables import BOLD, DIM, GREEN, RED, YELLOW, count, duration, paint, percent, size, table
+from datapath.spec.scalars import render_bit_rate
 
 Document = Mapping[str, Any]
 
@@ -31,6 +32,7 @@ def status(document: Document) -> str:
         ("acceleration", document["acceleration"]),
         ("devices", _devices(document["devices"])),
         *([("DSR backend", _dsr_backend(document["dsr_backend"]))] if document["dsr_backend"] else []),
+        *([("bandwidth", _bandwidth(document["bandwidth"]))] if document["bandwidth"] else []),
         ("services", _healthy(services)),
         ("backends", _healthy(backends)),
         *([("endpoints", _present(document["endpoints"]))] if any((document["endpoints"] or {}).values()) else []),
@@ -48,7 +50,8 @@ def status(document: Document) -> str:
     if document["maps"]:
         parts.append(_maps(document["maps"]))
     if "outcomes" in document:
-        parts += [_outcomes(document[name]) for name in ("outcomes", "node_outcomes") if document[name]]
+        tables = ("outcomes", "node_outcomes", "bandwidth_outcomes")
+        parts += [_outcomes(document[name]) for name in tables if document[name]]
     return "\n\n".join(parts)
 
 
@@ -56,6 +59,14 @@ def _dsr_backend(document: Document) -> str:
     problems = document["problems"]
     rows = [f"{name} ({paint(problems[name], RED)})" if name in problems else name for name in document["devices"]]
     return "answers clients itself on " + (", ".join(rows) or "no device")
+
+
+def _bandwidth(document: Document) -> str:
+    rates = (
+        f"rates of {count(len(document['endpoints']))} devices, leaving by {', '.join(document['native']) or 'none'}"
+    )
+    problems = [paint(f"{name}: {what}", RED) for name, what in sorted(document["problems"].items())]
+    return "; ".join([rates, *problems])
 
 
 def services(document: Document) -> str:
@@ -70,12 +81,33 @@ def endpoints(document: Document) -> str:
             each["name"],
             each["interface"] or "host",
             each["state"],
+            each["number"] or "-",
             ", ".join(each["addresses"]) or "-",
             ", ".join(f"{key}={value}" for key, value in each["labels"].items()) or "-",
         )
         for each in document["endpoints"]
     ]
-    return table(("ENDPOINT", "INTERFACE", "STATE", "ADDRESSES", "LABELS"), rows) if rows else "no endpoints"
+    header = ("ENDPOINT", "INTERFACE", "STATE", "NUMBER", "ADDRESSES", "LABELS")
+    return table(header, rows, right=(3,)) if rows else "no endpoints"
+
+
+def bandwidth(document: Document) -> str:
+    """`datapath bandwidth list`."""
+    rows = [
+        (
+            each["endpoint"],
+            each["direction"],
+            render_bit_rate(each["bits_per_second"]) if each["bits_per_second"] else "unlimited",
+            render_bit_rate(each["measured"]),
+            each["priority"] or "-",
+            count(each["passed_packets"]),
+            count(each["dropped_packets"]),
+            size(each["dropped_bytes"]),
+        )
+        for each in document["rates"]
+    ]
+    header = ("ENDPOINT", "DIRECTION", "RATE", "MEASURED", "PRIORITY", "PACKETS", "DROPPED", "BYTES")
+    return table(header, rows, right=(2, 3, 4, 5, 6, 7)) if rows else "no rates"
 
 
 def maglev(document: Document) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Optional
 
-from datapath.compile import devices, node
+from datapath.compile import bandwidth, devices, node
 from datapath.compile.balancer import Balancer, targets
 from datapath.compile.compiled import Compiled
 from datapath.compile.errors import CompileErrors, Problems
@@ -31,14 +31,19 @@ __all__ = [
 ]
 
 
+_OTHERS = (Group.EXECUTOR, Group.BACKEND, Group.BANDWIDTH)
+"""Options that ask for no load balancer."""
+
+
 def wants_load_balancer(merged: MergedState) -> bool:
     """Whether this node is to balance load: it has services, or options of the load balancer are set.
 
-    A backend's options may be those of the whole fleet, so there only services count.
+    A backend's options may be those of the whole fleet, and a bandwidth manager's devices are its own, so there only
+    services count.
     """
-    if merged.services or node.wanted(merged):
+    if merged.services or node.wanted(merged) or bandwidth.wanted(merged):
         return bool(merged.services)
-    return any(BY_KEY[key].group not in (Group.EXECUTOR, Group.BACKEND) for key in merged.options)
+    return any(BY_KEY[key].group not in _OTHERS for key in merged.options)
 
 
 def selected_devices(merged: MergedState, facts: NodeFacts) -> tuple[str, ...]:
@@ -75,6 +80,9 @@ def compile_state(
             balanced = compiled.state.load_balancer.attachments
     if node.wanted(merged):
         compiled = _with_node(compiled, merged, facts, build_id, problems)
+    if bandwidth.wanted(merged):
+        compiled = _with_bandwidth(compiled, bandwidth.compile_bandwidth(merged, facts, have, build_id, problems))
+        problems.raise_if_any()
     usable = {each.program.name: each for each in programs}
     refused: dict[str, SpecError] = {}
     for program in merged.programs:
@@ -98,6 +106,19 @@ def _with_node(
     return replace(
         compiled, state=replace(compiled.state, node=programs, sysctls={**compiled.state.sysctls, **sysctls})
     )
+
+
+def _with_bandwidth(compiled: Compiled, added: Optional[bandwidth.Bandwidth]) -> Compiled:
+    if added is None:
+        return compiled
+    state = replace(
+        compiled.state,
+        bandwidth=added.programs,
+        entries={**compiled.state.entries, **added.entries},
+        qdiscs=added.qdiscs,
+        sysctls={**compiled.state.sysctls, **added.sysctls},
+    )
+    return replace(compiled, state=state, endpoints=added.names)
 
 
 def compile_service(compiled: Compiled, service: EffectiveService) -> Compiled:

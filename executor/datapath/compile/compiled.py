@@ -21,6 +21,8 @@ class Compiled:
     warnings: tuple[str, ...] = ()
     names: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
     """LUT id -> `service/PROTOCOL`."""
+    endpoints: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Number -> endpoint, of those that have rates."""
     ids: Ids = field(default_factory=lambda: Ids({}, {}))
     settings: Optional[TableSettings] = None
     """None where no load balancer is wanted."""

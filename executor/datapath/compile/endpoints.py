@@ -57,10 +57,22 @@ def matching(endpoint: Endpoint, devices: Iterable[str]) -> list[str]:
     return [name for name in devices if pattern is not None and fnmatchcase(name, pattern)]
 
 
+def claimed(endpoints: Iterable[Endpoint], indexes: Mapping[str, int]) -> dict[str, int]:
+    """Of all devices (name -> index) those that endpoints stand for."""
+    endpoints = list(endpoints)
+    names = {each.interface for each in endpoints}
+    names.update(name for each in endpoints for name in matching(each, indexes))
+    return {name: index for name, index in indexes.items() if name in names}
+
+
 def remarks(endpoints: Iterable[Endpoint], devices: Mapping[str, Device]) -> list[str]:
     """What to know of endpoints on this node, one sentence each."""
     found = resolve(endpoints, devices)
-    lines = [f"endpoint {each.name} is pending: {_missing(each.endpoint)}" for each in found if not each.present]
+    lines = [
+        f"endpoint {each.name} is pending: {_missing(each.endpoint)}; it is applied when that appears"
+        for each in found
+        if not each.present
+    ]
     return lines + list(_shared([each.endpoint for each in found], devices))
 
 

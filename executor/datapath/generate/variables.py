@@ -179,6 +179,27 @@ ENDPOINTS: dict[str, Any] = {
             "type": "list",
             "elements": "str",
         },
+        "egress_bandwidth": {
+            "description": [
+                "Bits a second that it may send, of whole frames, as quantities of Kubernetes: C(50M), C(1Gi).",
+                "With C(interfaces), each endpoint that is found has this rate. Only with C(enable-bandwidth-manager).",
+            ],
+            "type": "raw",
+        },
+        "ingress_bandwidth": {
+            "description": [
+                "Bits a second that it may receive, with bursts of 100 ms (at least 128 KiB); what is more is dropped.",
+                "Not with C(host). Only with C(enable-bandwidth-manager).",
+            ],
+            "type": "raw",
+        },
+        "priority": {
+            "description": [
+                "Priority of the packets that it sends: C(guaranteed), C(burstable), C(besteffort), or 1 to 15.",
+                "Only with C(enable-bandwidth-manager).",
+            ],
+            "type": "raw",
+        },
     },
 }
 

@@ -63,6 +63,8 @@ class Link:
     """Index of the bond or bridge that it is a port of; 0 without."""
     tag: Optional[Tag] = None
     """Of a VLAN device."""
+    queues: int = 1
+    """That it may send by."""
 
 
 def links() -> dict[str, Link]:
@@ -93,6 +95,7 @@ def _link(message: Any) -> Link:
         (info.get_attr("IFLA_INFO_KIND") or "") if info else "",
         message.get_attr("IFLA_MASTER") or 0,
         _tag(info),
+        message.get_attr("IFLA_NUM_TX_QUEUES") or 1,
     )
 
 
@@ -191,6 +194,7 @@ def read(names: Optional[Sequence[str]], probe_native: bool) -> dict[str, Device
             channels=queues,
             several_buffers=buffers and drivers.several_buffers(made_by, link.mtu, peer.mtu if peer else None),
             tag=link.tag,
+            queues=link.queues,
             takes_tags_off=takes_tags_off(name, made_by),
         )
     return found

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
-from datapath.kernel import bundle, load_balancer, neighbours, node, programs, sysctl
+from datapath.kernel import bandwidth, bundle, load_balancer, neighbours, node, programs, qdisc, sysctl
 from datapath.kernel.entries import PartialWriteError
 from datapath.kernel.errors import BpfError, KernelError, RefusedError
 from datapath.kernel.maps import Maps
@@ -72,7 +72,7 @@ class Executor:
 
     def _write_failure(self, operation: Operation, number: int) -> str:
         name = getattr(operation, "map", "luts_v1")
-        if number != errno.E2BIG:
+        if number != errno.E2BIG or name in bandwidth.DECIDED:
             return f"map {name}: {os.strerror(number)}"
         return f"map {name} is full ({self._maps.info(name).max_entries} entries)"
 
@@ -83,10 +83,18 @@ class Executor:
             self._maps.prepare(operation.sizes, operation.table_size, self._doomed)
 
     def _put_entries(self, run: Sequence[ops.PutEntry]) -> None:
-        self._maps.put(run[0].map, [(operation.key, operation.value) for operation in run])
+        entries = [(operation.key, operation.value) for operation in run]
+        if run[0].map in bandwidth.DECIDED:
+            bandwidth.put(self._pins, self._maps.writer, run[0].map, entries)
+        else:
+            self._maps.put(run[0].map, entries)
 
     def _delete_entries(self, run: Sequence[ops.DeleteEntry]) -> None:
-        self._maps.delete(run[0].map, [operation.key for operation in run])
+        keys = [operation.key for operation in run]
+        if run[0].map in bandwidth.DECIDED:
+            bandwidth.delete(self._pins, self._maps.writer, run[0].map, keys)
+        else:
+            self._maps.delete(run[0].map, keys)
 
     def _put_luts(self, run: Sequence[ops.PutLut]) -> None:
         histories = {operation.lut_id for operation in run if operation.keep_history}
@@ -109,6 +117,22 @@ class Executor:
 
     def _remove_node(self, _: Sequence[ops.RemoveNode]) -> None:
         bundle.remove(self._pins, node.BUNDLE)
+
+    def _put_bandwidth(self, run: Sequence[ops.PutBandwidth]) -> None:
+        for operation in run:
+            wanted = operation.programs
+            places = [wanted.native, wanted.endpoints]
+            bundle.put(self._pins, self._objects, bandwidth.BUNDLE, wanted.config, places)
+
+    def _remove_bandwidth(self, _: Sequence[ops.RemoveBandwidth]) -> None:
+        bundle.remove(self._pins, bandwidth.BUNDLE)
+
+    def _set_qdiscs(self, run: Sequence[ops.SetQdisc]) -> None:
+        for operation in run:
+            if operation.text:
+                qdisc.put(operation.device, operation.text)
+            else:
+                qdisc.remove(operation.device)
 
     def _set_sysctls(self, run: Sequence[ops.SetSysctl]) -> None:
         for operation in run:
@@ -139,6 +163,9 @@ _HANDLERS: dict[type, Callable[[Executor, Any], None]] = {
     ops.RemoveLoadBalancer: Executor._remove_load_balancer,
     ops.PutNode: Executor._put_node,
     ops.RemoveNode: Executor._remove_node,
+    ops.PutBandwidth: Executor._put_bandwidth,
+    ops.RemoveBandwidth: Executor._remove_bandwidth,
+    ops.SetQdisc: Executor._set_qdiscs,
     ops.SetSysctl: Executor._set_sysctls,
     ops.AddNeighbour: Executor._add_neighbours,
     ops.RemoveNeighbour: Executor._remove_neighbours,

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Optional
 
 from datapath.compile import layouts
-from datapath.compile.layouts import FlowKey, FlowValue
+from datapath.compile.layouts import FlowKey, FlowValue, Traffic
 from datapath.kernel import (
     abi,
+    bandwidth,
     bundle,
     capture,
     clock,
@@ -38,7 +39,7 @@ from datapath.kernel.pins import Pins, unpin
 from datapath.plan.operations import Operation, PutProgram
 from datapath.spec.errors import SpecErrors
 from datapath.state.facts import NodeFacts
-from datapath.state.kernel_state import KernelState, UserProgram
+from datapath.state.kernel_state import Entries, KernelState, UserProgram
 from datapath.state.model import IPAddress, Program
 
 DEFAULT_PINS = Path("/sys/fs/bpf/datapath")
@@ -128,7 +129,16 @@ class Kernel:
         """Key -> (packets, bytes) summed over CPUs, without the keys that are zero; empty where there is no map."""
         if map_name in self._maps.names():
             return counters(self._maps.entries(map_name))
-        return counters(bundle.entries(self._pins, node.BUNDLE, map_name))
+        owner = bandwidth.BUNDLE if map_name == layouts.BANDWIDTH_OUTCOMES else node.BUNDLE
+        return counters(bundle.entries(self._pins, owner, map_name))
+
+    def traffic(self) -> Mapping[bytes, Traffic]:
+        """RateKey of an endpoint -> what of its packets passed and what was dropped."""
+        return bandwidth.traffic(self._pins)
+
+    def bandwidth_entries(self) -> Mapping[str, Entries]:
+        """Contents of the bandwidth manager's maps that desired state decides."""
+        return bandwidth.entries(self._pins)
 
     def refresh_neighbours(self) -> None:
         """Have next hops resolved again, where the kernel does not do so by itself."""
@@ -211,9 +221,13 @@ class Kernel:
             raise KernelError(None, e.errno or 0, e.strerror or str(e)) from e
 
     def reset(self) -> None:
-        """Remove everything of ours: attachments, programs, maps, neighbours, pins. Sysctls are left as they are."""
+        """Remove everything of ours: attachments, programs, maps, neighbours, pins.
+
+        Sysctls are left as they are, and qdiscs, whose place defaults take that follow a sysctl.
+        """
         load_balancer.remove(self._pins, self._maps)
         bundle.remove(self._pins, node.BUNDLE)
+        bundle.remove(self._pins, bandwidth.BUNDLE)
         for name in programs.read(self._pins):
             programs.remove(self._pins, name)
         neighbours.remove(list(neighbours.read()))

@@ -45,7 +45,7 @@ class Maps:
     def __init__(self, pins: Pins, objects: ObjectSource, writer: Writer) -> None:
         self._pins = pins
         self._objects = objects
-        self._writer = writer
+        self.writer = self._writer = writer
         self._copied: dict[str, set[int]] = {}
 
     # --- finding ---

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Optional
 
 from datapath.compile import layouts
-from datapath.kernel import bundle, devices, load_balancer, neighbours, node, programs, sysctl
+from datapath.kernel import bandwidth, bundle, devices, load_balancer, neighbours, node, programs, qdisc, sysctl
 from datapath.kernel.maps import Maps
 from datapath.kernel.pins import Pins
 from datapath.state.kernel_state import Entries, KernelState, NodePrograms
@@ -35,10 +35,12 @@ def read(pins: Pins, maps: Maps) -> KernelState:
     entries = {name: _entries(maps, name) for name in _DECIDED if name in sizes}
     return KernelState(
         map_sizes=sizes,
-        entries=entries,
+        entries={**entries, **bandwidth.entries(pins)},
         luts=maps.luts(_lut_ids(entries)) if layouts.LUTS in sizes else {},
         load_balancer=load_balancer.read(pins, maps, links),
         node=_node(pins),
+        bandwidth=bandwidth.read(pins),
+        qdiscs=qdisc.read(),
         sysctls=sysctl.read_all(links),
         neighbours=neighbours.read(),
         programs=programs.read(pins),

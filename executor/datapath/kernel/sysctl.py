@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
+from datapath.compile.bandwidth import SYSCTLS
+
 _ROOT = Path("/proc/sys")
 _PER_DEVICE = ("conf", "neigh")
 _READ_FOR_EVERY_DEVICE = (
@@ -14,7 +16,7 @@ _READ_FOR_EVERY_DEVICE = (
     "net.ipv6.conf.{}.forwarding",
     "net.ipv6.conf.{}.accept_ra",
 )
-_READ = ("net.ipv4.ip_local_port_range",)
+_READ = ("net.ipv4.ip_local_port_range", *SYSCTLS)
 
 
 def path(name: str) -> Path:

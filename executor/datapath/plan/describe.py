@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Optional
 
 from datapath.compile.config import read_config
 from datapath.compile.layouts import (
     ADDRESSES,
     BACKENDS,
+    BANDWIDTH_ENDPOINTS,
+    BANDWIDTH_RATES,
     LUTS,
     PEERS,
     SERVICES,
@@ -21,8 +25,8 @@ from datapath.compile.layouts import (
 from datapath.compile.maglev import shares
 from datapath.plan import operations as op
 from datapath.plan.diff import Plan
-from datapath.plan.labels import Labels, device_index, frontend, vlan
-from datapath.state.kernel_state import KernelState, Neighbour, UserProgram
+from datapath.plan.labels import Labels, device_index, frontend, rate, vlan
+from datapath.state.kernel_state import BandwidthPrograms, KernelState, Neighbour, NodePrograms, UserProgram
 from datapath.state.model import Hook
 
 Row = dict[str, Any]
@@ -31,25 +35,12 @@ Row = dict[str, Any]
 _SHOWN_BACKENDS = 16
 
 
-def _address(packed: bytes) -> str:
-    return str(unpack_address(packed))
-
-
-_TEXTS: Mapping[str, tuple[Callable[[bytes], str], Callable[[bytes], str]]] = {
-    ADDRESSES: (_address, lambda _: "VIP"),
-    VLANS_OUT: (device_index, vlan),
-    VLANS_IN: (vlan, device_index),
-    PEERS: (_address, lambda value: f"next is {_address(value)}"),
-}
-"""Map -> key and value in words, of maps whose entries stand for themselves."""
-
-
-def rows(plan: Plan, names: Mapping[int, str]) -> Iterator[Row]:
+def rows(plan: Plan, names: Mapping[int, str], endpoints: Mapping[int, str] = MappingProxyType({})) -> Iterator[Row]:
     """What the plan does, in order; one operation may be several rows (a program on three devices), never none.
 
-    `names` maps LUT ids to labels (`Compiled.names`).
+    `names` maps LUT ids to labels (`Compiled.names`), `endpoints` numbers to endpoints (`Compiled.endpoints`).
     """
-    describer = _Describer(plan, Labels(plan.want, plan.have, names))
+    describer = _Describer(plan, Labels(plan.want, plan.have, names, endpoints))
     for operation in plan.operations:
         yield from describer.rows(operation)
 
@@ -100,12 +91,18 @@ class _Describer:
             yield from self._remove()
         elif isinstance(operation, (op.PutNode, op.RemoveNode)):
             yield from self._node()
+        elif isinstance(operation, (op.PutBandwidth, op.RemoveBandwidth)):
+            yield from self._bandwidth()
         else:
             yield self._other(operation)
 
     def _other(self, operation: op.Operation) -> Row:
         if isinstance(operation, op.SetSysctl):
             return _row("sysctl", operation.name, self.have.sysctls.get(operation.name), operation.value, "set")
+        if isinstance(operation, op.SetQdisc):
+            old = self.have.qdiscs.get(operation.device)
+            after = operation.text or "the kernel's default"
+            return _row("qdisc", operation.device, old.text if old is not None else None, after, "set")
         if isinstance(operation, op.AddNeighbour):
             return _row("neighbour", _neighbour(operation.neighbour), None, "kept resolved")
         if isinstance(operation, op.RemoveNeighbour):
@@ -131,13 +128,23 @@ class _Describer:
     def _entry(self, name: str, key: bytes, value: Optional[bytes]) -> Row:
         old = self.have.entries.get(name, {}).get(key)
         target = f"map {name}"
-        if name == SERVICES:
-            texts = [None if each is None else self.labels.service(each) for each in (old, value)]
-            return _row(target, frontend(key), *texts)
         if name == BACKENDS:
             return self._backend(target, old, value)
-        key_text, value_text = _TEXTS.get(name, (bytes.hex, bytes.hex))
-        return _row(target, key_text(key), *[None if each is None else value_text(each) for each in (old, value)])
+        label, text = self._texts.get(name, (bytes.hex, bytes.hex))
+        return _row(target, label(key), *[None if each is None else text(each) for each in (old, value)])
+
+    @cached_property
+    def _texts(self) -> Mapping[str, tuple[Callable[[bytes], str], Callable[[bytes], str]]]:
+        """Map -> what its keys and its values are in words."""
+        return {
+            SERVICES: (frontend, self.labels.service),
+            ADDRESSES: (_address, lambda _: "VIP"),
+            VLANS_OUT: (device_index, vlan),
+            VLANS_IN: (vlan, device_index),
+            PEERS: (_address, lambda value: f"next is {_address(value)}"),
+            BANDWIDTH_ENDPOINTS: (device_index, self.labels.endpoint),
+            BANDWIDTH_RATES: (self.labels.rate_key, rate),
+        }
 
     def _backend(self, target: str, old: Optional[bytes], value: Optional[bytes]) -> Row:
         label = self.labels.backend_key(value or old or b"")
@@ -193,20 +200,42 @@ class _Describer:
     def _node(self) -> Iterator[Row]:
         old, new = self.have.node, self.want.node
         before, after = (each.devices if each is not None else frozenset() for each in (old, new))
-        problems = old.problems if old is not None else {}
-        if old is not None and new is not None and old.config != new.config:
-            yield _row("configuration", "tc_node", old.config.hex(), new.config.hex(), "set")
-        for device in sorted(before | after):
-            action = {(False, True): "attach", (True, True): "replace"}.get(
-                (device in before, device in after), "detach"
-            )
-            was = problems.get(device, _NODE) if device in before else None
-            yield _row("tc", device, was, _NODE if device in after else None, action)
+        yield from _loaded("tc_node", old, new)
+        yield from _places(_NODE, before, after, old.problems if old is not None else {})
         if not before | after:
             yield _row("program", "tc_node", "loaded" if old else None, "loaded" if new else None)
 
+    def _bandwidth(self) -> Iterator[Row]:
+        old, new = self.have.bandwidth, self.want.bandwidth
+        nowhere: frozenset[str] = frozenset()
+        problems = old.problems if old is not None else {}
+        yield from _loaded("tc_bandwidth", old, new)
+        before, after = (each.native if each is not None else nowhere for each in (old, new))
+        yield from _places(_NATIVE, before, after, problems)
+        before, after = (each.endpoints if each is not None else nowhere for each in (old, new))
+        yield from _places(_ENDPOINT, before, after, problems)
+        if (old is None) != (new is None):
+            yield _row("program", "tc_bandwidth", "loaded" if old else None, "loaded" if new else None)
+
 
 _NODE = "tc_node, ingress and egress"
+_NATIVE = "tc_bandwidth, egress"
+_ENDPOINT = "tc_bandwidth, of an endpoint, ingress and egress"
+
+
+def _loaded(
+    name: str, old: Optional[NodePrograms | BandwidthPrograms], new: Optional[NodePrograms | BandwidthPrograms]
+) -> Iterator[Row]:
+    if old is not None and new is not None and old.config != new.config:
+        yield _row("configuration", name, old.config.hex(), new.config.hex(), "set")
+
+
+def _places(what: str, before: Set[str], after: Set[str], problems: Mapping[str, str]) -> Iterator[Row]:
+    """Devices that programs at tc are attached to, replaced at, and detached from."""
+    for device in sorted(before | after):
+        action = {(False, True): "attach", (True, True): "replace"}.get((device in before, device in after), "detach")
+        was = problems.get(device, what) if device in before else None
+        yield _row("tc", device, was, what if device in after else None, action)
 
 
 def _hook(mode: str) -> str:
@@ -270,3 +299,7 @@ def _config_text(name: str, value: Any) -> str:
     if name == "build_id":
         return packed.hex()
     return str(unpack_address(packed)) if any(packed) else "none"
+
+
+def _address(packed: bytes) -> str:
+    return str(unpack_address(packed))

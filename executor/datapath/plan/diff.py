@@ -11,6 +11,8 @@ from datapath.compile.config import read_config
 from datapath.compile.layouts import (
     ADDRESSES,
     BACKENDS,
+    BANDWIDTH_ENDPOINTS,
+    BANDWIDTH_RATES,
     LUTS,
     PEERS,
     SERVICE_DSR,
@@ -25,14 +27,17 @@ from datapath.plan.operations import (
     DeleteLut,
     Operation,
     PrepareMaps,
+    PutBandwidth,
     PutEntry,
     PutLut,
     PutNode,
     PutProgram,
+    RemoveBandwidth,
     RemoveLoadBalancer,
     RemoveNeighbour,
     RemoveNode,
     RemoveProgram,
+    SetQdisc,
     SetSysctl,
     SwapLoadBalancer,
 )
@@ -71,6 +76,7 @@ def plan(want: KernelState, have: KernelState) -> Plan:
     else:
         operations += _no_balancer(want, have)
     operations += _node(want, have)
+    operations += _bandwidth(want, have)
     for name, program in sorted(want.programs.items()):
         if name not in have.programs or not _same_program(program, have.programs[name]):
             operations.append(PutProgram(program))
@@ -93,6 +99,33 @@ def _node(want: KernelState, have: KernelState) -> Iterator[Operation]:
             yield RemoveNode()
     elif loaded is None or loaded.problems or (wanted.config, wanted.devices) != (loaded.config, loaded.devices):
         yield PutNode(wanted)
+
+
+def _bandwidth(want: KernelState, have: KernelState) -> Iterator[Operation]:
+    """fq before the programs that rely on it, and gone after them; rates before the endpoints that have them."""
+    wanted, loaded = want.bandwidth, have.bandwidth
+    for device, qdisc in sorted(want.qdiscs.items()):
+        if have.qdiscs.get(device) != qdisc:
+            yield SetQdisc(device, qdisc.text)
+    if wanted is not None:
+        places = (wanted.config, wanted.native, wanted.endpoints)
+        if loaded is None or loaded.problems or places != (loaded.config, loaded.native, loaded.endpoints):
+            yield PutBandwidth(wanted)
+        changes = [_entry_changes(name, want, have) for name in (BANDWIDTH_RATES, BANDWIDTH_ENDPOINTS)]
+        yield from (each for puts, _ in changes for each in puts)
+        yield from (each for _, deletes in reversed(changes) for each in deletes)
+    elif loaded is not None:
+        yield RemoveBandwidth()
+    for device, qdisc in sorted(have.qdiscs.items()):
+        if qdisc.owner == "ours" and device not in want.qdiscs:
+            yield SetQdisc(device, "")
+
+
+def _entry_changes(name: str, want: KernelState, have: KernelState) -> tuple[list[Operation], list[Operation]]:
+    """Entries to put and to delete."""
+    wanted, present = want.entries.get(name, _NOTHING), have.entries.get(name, _NOTHING)
+    puts: list[Operation] = [PutEntry(name, key, value) for key, value in wanted.items() if present.get(key) != value]
+    return puts, [DeleteEntry(name, key) for key in present if key not in wanted]
 
 
 def _no_balancer(want: KernelState, have: KernelState) -> Iterator[Operation]:
@@ -198,17 +231,20 @@ def _late(changes: Sequence[_Changes]) -> list[_Changes]:
 def _changes(name: str, want: KernelState, have: KernelState, staged: bool) -> _Changes:
     wanted, present = want.entries.get(name, _NOTHING), have.entries.get(name, _NOTHING)
     size = want.map_sizes[name]
-    puts = [PutEntry(name, key, value) for key, value in wanted.items() if present.get(key) != value]
-    deletes = [DeleteEntry(name, key) for key in present if key not in wanted]
+    puts, deletes = _entry_changes(name, want, have)
     if name == BACKENDS:
         # an array: every id has its place, and those beyond the new size are gone with the old map
-        deletes = [each for each in deletes if struct.unpack("=I", each.key)[0] < size]
+        deletes = [DeleteEntry(name, key) for key in present if key not in wanted and _number(key) < size]
         return _Changes(puts, deletes, staged)
     refills: list[Operation] = []
     if staged and len(present) > size:
         # any part of the old entries may have found a place in the smaller map
         refills = [PutEntry(name, key, value) for key, value in present.items() if wanted.get(key) == value]
     return _Changes(puts, deletes, staged, refills, crowded=len(wanted) + len(deletes) > size)
+
+
+def _number(key: bytes) -> int:
+    return int(struct.unpack("=I", key)[0])
 
 
 def _lut_changes(want: KernelState, have: KernelState, staged: bool) -> _Changes:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 
 from datapath.compile.layouts import (
     BACKENDS,
+    RATE_EGRESS,
     SERVICE_DSR,
     SERVICES,
     BackendValue,
+    Rate,
+    RateKey,
     ServiceKey,
     ServiceValue,
     Vlan,
     unpack_address,
 )
+from datapath.spec.scalars import render_bit_rate
 from datapath.state.kernel_state import KernelState
 from datapath.state.model import Algorithm, Backend, BackendState, Frontend, Protocol
 
@@ -44,6 +49,16 @@ def vlan(packed: bytes) -> str:
     return ", ".join((f"device {stored.device}", *tags))
 
 
+def rate(packed: bytes) -> str:
+    """`50 Mbit/s, priority 7` for a value of map BANDWIDTH_RATES."""
+    stored = Rate.from_buffer_copy(packed)
+    parts = [render_bit_rate(8 * stored.bytes_per_second) if stored.bytes_per_second else "unlimited"]
+    parts += [f"horizon {stored.horizon / 1e9:.3g} s"] if stored.horizon else []
+    parts += [f"burst {stored.burst} bytes"] if stored.burst else []
+    parts += [f"priority {stored.priority}"] if stored.priority else []
+    return ", ".join(parts)
+
+
 def _word(enum: type[Algorithm] | type[BackendState], value: int) -> str:
     try:
         return str(enum(value).name).lower()
@@ -54,10 +69,28 @@ def _word(enum: type[Algorithm] | type[BackendState], value: int) -> str:
 class Labels:
     """Names of tables and backends in both states of a plan."""
 
-    def __init__(self, want: KernelState, have: KernelState, names: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        want: KernelState,
+        have: KernelState,
+        names: Mapping[int, str],
+        endpoints: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
         self._want = want
         self._have = have
         self._names = names
+        self._endpoints = endpoints
+
+    def endpoint(self, packed: bytes) -> str:
+        """`db` for a value of map BANDWIDTH_ENDPOINTS."""
+        number = int(struct.unpack("=I", packed)[0])
+        return self._endpoints.get(number, f"endpoint {number}")
+
+    def rate_key(self, packed: bytes) -> str:
+        """`db egress` for a key of map BANDWIDTH_RATES."""
+        key = RateKey.from_buffer_copy(packed)
+        direction = "egress" if key.direction == RATE_EGRESS else "ingress"
+        return f"{self.endpoint(struct.pack('=I', key.endpoint))} {direction}"
 
     def table(self, lut_id: int) -> str:
         """`web/TCP`; the first frontend where the service is not wanted any more, so that its name is unknown."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Union
 
-from datapath.state.kernel_state import Neighbour, NodePrograms, UserProgram
+from datapath.state.kernel_state import BandwidthPrograms, Neighbour, NodePrograms, UserProgram
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,26 @@ class RemoveNode:
 
 
 @dataclass(frozen=True)
+class PutBandwidth:
+    """Load the bandwidth manager's programs and replace them on these devices; detach them from others."""
+
+    programs: BandwidthPrograms
+
+
+@dataclass(frozen=True)
+class RemoveBandwidth:
+    """Detach the bandwidth manager's programs everywhere and unpin them and their maps."""
+
+
+@dataclass(frozen=True)
+class SetQdisc:
+    """Put our qdisc at a device's root; with "" remove ours, so that the kernel's default returns."""
+
+    device: str
+    text: str
+
+
+@dataclass(frozen=True)
 class SetSysctl:
     """Set one sysctl, named with dots."""
 
@@ -135,6 +155,9 @@ Operation = Union[
     RemoveLoadBalancer,
     PutNode,
     RemoveNode,
+    PutBandwidth,
+    RemoveBandwidth,
+    SetQdisc,
     SetSysctl,
     AddNeighbour,
     RemoveNeighbour,

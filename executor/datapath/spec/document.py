@@ -35,7 +35,7 @@ def merge(current: DesiredState, document: object) -> DesiredState:
     options, option_errors = _merge_options(current.options, sections.raw("options"))
     services, service_errors = _merge_services(current.services, sections.raw("services"), options)
     programs, program_errors = _merge_programs(current.programs, sections.raw("programs"))
-    endpoints, endpoint_errors = _merge_endpoints(current.endpoints, sections.raw("endpoints"))
+    endpoints, endpoint_errors = _merge_endpoints(current.endpoints, sections.raw("endpoints"), options)
     errors = [*whole.errors, *option_errors, *service_errors, *program_errors, *endpoint_errors]
     if errors:
         raise SpecErrors(errors)
@@ -199,17 +199,27 @@ def _merge_programs(current: tuple[Program, ...], raw: Any) -> tuple[tuple[Progr
     return tuple(merged[name] for name in sorted(merged)), violations.errors
 
 
-def _merge_endpoints(current: tuple[Endpoint, ...], raw: Any) -> tuple[tuple[Endpoint, ...], list[SpecError]]:
-    if raw is None:
-        return current, []
+def _merge_endpoints(
+    current: tuple[Endpoint, ...], raw: Any, options: Options
+) -> tuple[tuple[Endpoint, ...], list[SpecError]]:
     violations = Violations("endpoints")
-    parsed, purge = _read_items(violations, raw, endpoint_spec.parse_endpoint)
+    parsed: dict[str, endpoint_spec.ParsedEndpoint] = {}
+    purge = False
+    if raw is not None:
+        parsed, purge = _read_items(violations, raw, endpoint_spec.parse_endpoint)
     kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
     fresh = {each.name: each.endpoint for each in parsed.values() if each.present and each.endpoint is not None}
     merged = {**kept, **fresh}
     # Those that were there are first, so that the place told is in the document.
     for clash, message in endpoint_spec.conflicts(merged.values()):
         violations.add(_path_of(parsed.get(clash.name), violations), clash.name, message)
+    if not effective(options)["enable-bandwidth-manager"]:
+        for endpoint in merged.values():
+            item = parsed.get(endpoint.name)
+            path = item.path if item is not None else f"endpoints.{endpoint.name}"
+            for name in endpoint_spec.without_manager(endpoint):
+                message = "enable-bandwidth-manager is false, so this would never have an effect"
+                violations.add(f"{path}.{name}", getattr(endpoint, name), message, "enable-bandwidth-manager: true")
     return tuple(merged[name] for name in sorted(merged)), violations.errors
 
 

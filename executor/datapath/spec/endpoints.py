@@ -14,10 +14,16 @@ from datapath.spec.fields import Fields, Violations
 from datapath.spec.services import parse_presence
 from datapath.state.model import Endpoint, IPAddress
 
-ENDPOINT_FIELDS = ("name", "state", "interface", "interfaces", "host", "labels", "addresses")
+RATE_FIELDS = ("egress_bandwidth", "ingress_bandwidth", "priority")
+ENDPOINT_FIELDS = ("name", "state", "interface", "interfaces", "host", "labels", "addresses", *RATE_FIELDS)
 PLACES = ("interface", "interfaces", "host")
 PLACE_FORM = "interface (a device), interfaces (a pattern such as ve-*), or host: true"
 PATTERN_FORM = "a pattern of at most 64 characters with *, ? or [...], such as ve-*"
+BANDWIDTH_FORM = "bits a second from 1k to 2^63 - 1, such as 50M or 1Gi"
+_LEAST, _MOST = 1000, (1 << 63) - 1
+PRIORITIES = {"guaranteed": 7, "burstable": 9, "besteffort": 6}
+"""Cilium's, by Kubernetes' quality of service."""
+PRIORITY_FORM = "guaranteed, burstable, besteffort, or 1 to 15"
 # No slash: it is between a pattern's name and a device's.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", re.ASCII)
 _PATTERN = re.compile(r"[^\s/:]{1,64}")
@@ -47,13 +53,16 @@ def parse_endpoint(violations: Violations, path: str, raw: Any) -> Optional[Pars
     place = _place(fields, needed=present and isinstance(raw, dict))
     labels = _labels(fields)
     addresses = _addresses(fields)
+    rates = _rates(fields)
+    if place.get("host"):
+        fields.refuse_others(("ingress_bandwidth",), "has no effect with host: what the host receives has arrived")
     if place.get("interfaces") is not None:
         fields.refuse_others(("addresses",), "has no effect with interfaces, which may match several devices")
     if name is None:
         return None
     endpoint = None
     if fields.sound and place:
-        endpoint = Endpoint(name, labels=labels, addresses=addresses, **place)
+        endpoint = Endpoint(name, labels=labels, addresses=addresses, **rates, **place)
     return ParsedEndpoint(path, name, present, endpoint)
 
 
@@ -145,6 +154,42 @@ def _addresses(fields: Fields) -> tuple[IPAddress, ...]:
     return tuple(found)
 
 
+def _rates(fields: Fields) -> dict[str, Any]:
+    """Keyword arguments of `Endpoint`."""
+    return {
+        "egress_bandwidth": fields.take("egress_bandwidth", _bandwidth),
+        "ingress_bandwidth": fields.take("ingress_bandwidth", _bandwidth),
+        "priority": fields.take("priority", _priority),
+    }
+
+
+def _bandwidth(raw: Any) -> int:
+    try:
+        bits = scalars.parse_quantity(raw)
+    except RefusedError as error:
+        raise RefusedError(error.message, f"{BANDWIDTH_FORM}: {error.allowed}") from None
+    if bits < _LEAST:
+        message = "negative" if bits < 0 else "no rate" if bits == 0 else "less than 1k, Kubernetes' own least"
+        raise RefusedError(message, BANDWIDTH_FORM)
+    if bits > _MOST:
+        raise RefusedError("more than 2^63 - 1 bits a second", BANDWIDTH_FORM)
+    return bits
+
+
+def _priority(raw: Any) -> int:
+    if isinstance(raw, str) and raw.strip().lower() in PRIORITIES:
+        return PRIORITIES[raw.strip().lower()]
+    try:
+        return scalars.parse_int(raw, 1, 15)
+    except RefusedError as error:
+        raise RefusedError("not a priority", PRIORITY_FORM) from error
+
+
+def without_manager(endpoint: Endpoint) -> list[str]:
+    """Fields of the endpoint that take the bandwidth manager."""
+    return [name for name in RATE_FIELDS if getattr(endpoint, name) is not None]
+
+
 def dump_endpoint(endpoint: Endpoint) -> dict[str, Any]:
     """The endpoint as an item that `parse_endpoint` reads back."""
     item: dict[str, Any] = {"name": endpoint.name}
@@ -153,6 +198,7 @@ def dump_endpoint(endpoint: Endpoint) -> dict[str, Any]:
         item["labels"] = dict(endpoint.labels)
     if endpoint.addresses:
         item["addresses"] = [str(address) for address in endpoint.addresses]
+    item.update((name, getattr(endpoint, name)) for name in RATE_FIELDS if getattr(endpoint, name) is not None)
     return item
 
 

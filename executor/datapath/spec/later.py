@@ -42,8 +42,7 @@ _BECAUSE: Mapping[str, tuple[str, ...]] = {
         "lb-state-file",
         "lb-state-file-interval",
     ),
-    "the bandwidth manager": (
-        "enable-bandwidth-manager cilium_enable_bandwidth_manager",
+    "BBR": (
         "enable-bbr cilium_enable_bandwidth_manager_bbr",
         "enable-bbr-hostns-only",
     ),

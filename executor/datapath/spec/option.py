@@ -29,6 +29,7 @@ class Group(enum.Enum):
     LOAD_BALANCER = "Load balancer"
     DEVICES = "Devices"
     BACKEND = "Backends"
+    BANDWIDTH = "Bandwidth"
     MAPS = "Map sizes"
     EXECUTOR = "Executor"
 

@@ -318,6 +318,19 @@ REGISTRY: tuple[Option, ...] = (
         example=True,
     ),
     Option(
+        key="enable-bandwidth-manager",
+        param="enable_bandwidth_manager",
+        variable="cilium_enable_bandwidth_manager",
+        kind=Kind.BOOL,
+        default=False,
+        group=Group.BANDWIDTH,
+        summary="Whether endpoints have rates.",
+        effect="When true, C(devices) send by qdisc fq, which holds packets back until the departure times that"
+        " programs at tc give them, and sysctls of queues are raised. Needs kernel feature C(sch_fq). Options alone"
+        " then load no load balancer: only services do.",
+        example=True,
+    ),
+    Option(
         key="arping-refresh-period",
         param="arping_refresh_period",
         variable="datapath_arping_refresh_period",

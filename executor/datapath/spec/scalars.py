@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from datapath.spec.errors import RefusedError, nearest_name
@@ -16,6 +17,14 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|µs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DEVICE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
+# Exponents of more digits would only cost time.
+_QUANTITY = re.compile(
+    r"([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40}))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,2}))?"
+)
+_SUFFIXES = {
+    **{letter: Fraction(1000) ** (power - 3) for power, letter in enumerate(("n", "u", "m", "", "k", *"MGTPE"))},
+    **{f"{letter}i": Fraction(1024) ** power for power, letter in enumerate("KMGTPE", 1)},
+}
 PORTS = "1 to 65535"
 DEVICE = "a device name of at most 15 characters"
 
@@ -178,6 +187,28 @@ def parse_addresses(raw: object) -> tuple[IPAddress, ...]:
             raise RefusedError(f"{address} is there twice", "each address once")
         found.append(address)
     return tuple(found)
+
+
+def parse_quantity(raw: object) -> int:
+    """A quantity as Kubernetes writes them (`50M`, `1Gi`, `1e7`, `1500m`), rounded up to a whole number, as there."""
+    allowed = "a number, with k, M, G, T, P, E or Ki, Mi, Gi, Ti, Pi, Ei behind it, or an exponent as in 1e7"
+    if isinstance(raw, bool) or not isinstance(raw, (str, int, float)):
+        raise RefusedError("not a quantity", allowed)
+    match = _QUANTITY.fullmatch(str(raw).strip())
+    if match is None:
+        raise RefusedError("not a quantity", allowed)
+    number, suffix, exponent = match.groups()
+    power = Fraction(10) ** int(exponent) if exponent else _SUFFIXES[suffix or ""]
+    return math.ceil(Fraction(number) * power)
+
+
+def render_bit_rate(bits: float) -> str:
+    """1500000 -> 1.5 Mbit/s."""
+    for unit in ("", "k", "M", "G", "T"):
+        if bits < 1000 or unit == "T":
+            break
+        bits /= 1000
+    return f"{bits:.4g} {unit}bit/s"
 
 
 def parse_device(raw: object) -> str:

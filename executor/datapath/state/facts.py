@@ -61,6 +61,8 @@ class Device:
     and kernel have that."""
     tag: Optional[Tag] = None
     """Of a VLAN device."""
+    queues: int = 1
+    """That it may send by, in use or not."""
     takes_tags_off: bool = False
     """Whether the hardware takes VLAN tags off frames before XDP sees them (ethtool's `rx-vlan-offload`)."""
 

@@ -40,6 +40,30 @@ class NodePrograms:
 
 
 @dataclass(frozen=True)
+class BandwidthPrograms:
+    """The programs of the bandwidth manager."""
+
+    config: bytes
+    """Contents of their `.rodata.config` section (`datapath.compile.layouts.BandwidthConfig`), build id included."""
+    native: frozenset[str]
+    """Devices that lead out of the node, at tc egress."""
+    endpoints: frozenset[str]
+    """Endpoints' devices, at tc ingress and egress."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Have only. Device -> what is wrong there: a program is missing, or not the pinned one."""
+
+
+@dataclass(frozen=True)
+class Qdisc:
+    """What queues a device's packets."""
+
+    text: str
+    """Kind and, of one of ours, leaves and options; of what somebody configured, its handle."""
+    owner: str
+    """`ours`, `kernel` (a default) or `other` (somebody configured it)."""
+
+
+@dataclass(frozen=True)
 class Neighbour:
     """A permanent-care neighbour entry: the kernel (NTF_EXT_MANAGED) or the executor keeps it resolved."""
 
@@ -65,11 +89,14 @@ class KernelState:
     map_sizes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Map name -> max_entries."""
     entries: Mapping[str, Entries] = field(default_factory=lambda: MappingProxyType({}))
-    """Contents of the maps that desired state decides: services, backends, addresses."""
+    """Contents of the maps that desired state decides: services, backends, addresses, rates..."""
     luts: Mapping[int, bytes] = field(default_factory=lambda: MappingProxyType({}))
     """LUT id -> the table, `table size` little-endian-native u32 backend ids."""
     load_balancer: Optional[LoadBalancer] = None
     node: Optional[NodePrograms] = None
+    bandwidth: Optional[BandwidthPrograms] = None
+    qdiscs: Mapping[str, Qdisc] = field(default_factory=lambda: MappingProxyType({}))
+    """Device -> its root qdisc; want names only ours."""
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     neighbours: frozenset[Neighbour] = frozenset()
     programs: Mapping[str, UserProgram] = field(default_factory=lambda: MappingProxyType({}))

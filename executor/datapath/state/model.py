@@ -185,6 +185,12 @@ class Endpoint:
     """Sorted by key."""
     addresses: tuple[IPAddress, ...] = ()
     """Those of the endpoint, not of the device on the host's side."""
+    egress_bandwidth: Optional[int] = None
+    """Bits a second that it may send, as its frames are on the wire."""
+    ingress_bandwidth: Optional[int] = None
+    """Bits a second that it may receive."""
+    priority: Optional[int] = None
+    """Of the packets that it sends, for qdisc fq (`TC_PRIO_`)."""
 
 
 Options = Mapping[str, Any]

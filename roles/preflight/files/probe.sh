@@ -15,6 +15,11 @@ echo "filesystems $(sed 's/.*\t//' /proc/filesystems | tr '\n' ' ')"
 while read -r _ where kind _; do
     case $kind in bpf | cgroup2) echo "mount $kind $where" ;; esac
 done </proc/mounts
+# Built in or loaded; else there as a module, which is not loaded to find out.
+if grep -qs ' fq_qdisc_ops' /proc/kallsyms ||
+    grep -qs '/sch_fq\.ko' "/lib/modules/$(uname -r)/modules.builtin" "/lib/modules/$(uname -r)/modules.dep"; then
+    echo "sch_fq yes"
+fi
 [ ! -d /sys/fs/bpf ] || echo "bpffs_directory yes"
 [ ! -e /etc/systemd/system/datapath-bpffs.service ] || echo "bpffs_unit yes"
 [ ! -d /run/systemd/system ] || echo "systemd yes"

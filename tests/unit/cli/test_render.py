@@ -71,6 +71,7 @@ STATUS = {
     "acceleration": "native",
     "devices": {},
     "dsr_backend": None,
+    "bandwidth": None,
     "services": {"total": 0, "healthy": 0},
     "backends": {"total": 0, "healthy": 0},
     "endpoints": {"total": 0, "present": 0},
@@ -89,7 +90,7 @@ def test_a_backend_s_status():
     (line,) = [line for line in render.status(backend).splitlines() if line.startswith("DSR backend")]
     assert line.endswith("answers clients itself on eth0, eth1 (tc_node_egress not attached)")
     counted = {"name": "reply_translated", "verdict": "pass", "packets": 3, "bytes": 9, "sentence": "Reply."}
-    verbose = render.status({**backend, "outcomes": [], "node_outcomes": [counted]})
+    verbose = render.status({**backend, "outcomes": [], "node_outcomes": [counted], "bandwidth_outcomes": []})
     assert "reply_translated  pass" in verbose
 
 
@@ -120,6 +121,29 @@ def test_services():
     assert render.services({"services": []}) == "no services"
 
 
+def test_rates():
+    row = {"passed_packets": 12345, "dropped_packets": 7, "dropped_bytes": 2048, "priority": None}
+    document = {
+        "rates": [
+            {"endpoint": "db", "direction": "egress", "bits_per_second": 50_000_000, "measured": 49_871_000.0, **row},
+            {**row, "endpoint": "host", "direction": "egress", "bits_per_second": None, "measured": 0.0, "priority": 7},
+        ]
+    }
+    assert render.bandwidth(document).splitlines() == [
+        "ENDPOINT  DIRECTION       RATE      MEASURED  PRIORITY  PACKETS  DROPPED    BYTES",
+        "db        egress     50 Mbit/s  49.87 Mbit/s         -   12,345        7  2.0 KiB",
+        "host      egress     unlimited       0 bit/s         7   12,345        7  2.0 KiB",
+    ]
+    assert render.bandwidth({"rates": []}) == "no rates"
+
+
+def test_the_manager_in_the_status():
+    assert "bandwidth" not in render.status(STATUS)
+    manager = {"native": ["eth0"], "endpoints": ["ve-a", "ve-b"], "qdiscs": {}, "problems": {"ve-a": "not attached"}}
+    (line,) = [each for each in render.status({**STATUS, "bandwidth": manager}).splitlines() if "bandwidth" in each]
+    assert line.endswith("rates of 2 devices, leaving by eth0; ve-a: not attached")
+
+
 def test_endpoints():
     rows = [
         {"name": "containers/ve-web", "state": "present", "interface": "ve-web", "labels": {"a": "b", "c": ""}},
@@ -127,12 +151,13 @@ def test_endpoints():
         {"name": "host", "state": "present", "interface": None, "labels": {}},
     ]
     addresses = ["10.0.2.11", "2001:db8:2::11"]
-    document = {"endpoints": [{**row, "addresses": addresses if row["name"] == "db" else []} for row in rows]}
+    rows = [{**row, "number": None, "addresses": addresses if row["name"] == "db" else []} for row in rows]
+    document = {"endpoints": [{**rows[0], "number": 4097}, *rows[1:]]}
     assert render.endpoints(document).splitlines() == [
-        "ENDPOINT           INTERFACE  STATE    ADDRESSES                  LABELS",
-        "containers/ve-web  ve-web     present  -                          a=b, c=",
-        "db                 ve-db      pending  10.0.2.11, 2001:db8:2::11  -",
-        "host               host       present  -                          -",
+        "ENDPOINT           INTERFACE  STATE    NUMBER  ADDRESSES                  LABELS",
+        "containers/ve-web  ve-web     present    4097  -                          a=b, c=",
+        "db                 ve-db      pending       -  10.0.2.11, 2001:db8:2::11  -",
+        "host               host       present       -  -                          -",
     ]
     assert render.endpoints({"endpoints": []}) == "no endpoints"
 

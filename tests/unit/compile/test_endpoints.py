@@ -1,6 +1,6 @@
 """Which endpoints a node has."""
 
-from datapath.compile.endpoints import remarks, resolve
+from datapath.compile.endpoints import claimed, remarks, resolve
 from datapath.state.facts import Device
 from datapath.state.model import Endpoint
 
@@ -24,7 +24,8 @@ def test_an_endpoint_has_its_device():
 
 def test_an_endpoint_without_its_device_is_pending():
     assert found(Endpoint("db", interface="ve-c"), devices=DEVICES) == {"db": False}
-    assert remarks([Endpoint("db", interface="ve-c")], DEVICES) == ["endpoint db is pending: there is no device ve-c"]
+    (told,) = remarks([Endpoint("db", interface="ve-c")], DEVICES)
+    assert told == "endpoint db is pending: there is no device ve-c; it is applied when that appears"
 
 
 def test_each_device_that_a_pattern_matches_is_an_endpoint():
@@ -41,7 +42,7 @@ def test_an_endpoint_of_that_very_device_wins():
 def test_a_pattern_that_finds_nothing_is_pending():
     assert found(Endpoint("vms", interfaces="vnet*")) == {"vms": False}
     told = "endpoint one is pending: there is no device ve-b* that is no other endpoint's"
-    assert remarks([DB, Endpoint("one", interfaces="ve-b*")], DEVICES) == [told]
+    assert remarks([DB, Endpoint("one", interfaces="ve-b*")], DEVICES) == [f"{told}; it is applied when that appears"]
 
 
 def test_of_two_patterns_the_first_name_has_the_device():
@@ -50,3 +51,10 @@ def test_of_two_patterns_the_first_name_has_the_device():
     assert "device ve-a matches endpoints containers and zones; it is containers's" in remarks(
         [other, CONTAINERS], DEVICES
     )
+
+
+def test_devices_that_endpoints_stand_for():
+    indexes = {name: each.index for name, each in DEVICES.items()}
+    assert claimed([HOST], indexes) == {}
+    assert claimed([DB, CONTAINERS], indexes) == {"ve-a": 3, "ve-b": 4}
+    assert claimed([Endpoint("db", interface="ve-c")], indexes) == {}

@@ -19,7 +19,8 @@ def installed(kernel, config, sizes):
 
 def test_fresh_node(kernel, node, pins):
     have = kernel.read()
-    assert have == KernelState(sysctls=have.sysctls)
+    assert have == KernelState(sysctls=have.sysctls, qdiscs=have.qdiscs)
+    assert {qdisc.owner for qdisc in have.qdiscs.values()} == {"kernel"}
     assert kernel.read_entries(layouts.SERVICES, [bytes(20)]) == {}
     assert kernel.counters(layouts.OUTCOMES) == {}
     assert list(kernel.flows()) == []

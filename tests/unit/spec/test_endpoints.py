@@ -12,8 +12,16 @@ NOTHING = DesiredState()
 DB = {"name": "db", "interface": "ve-db"}
 
 
+MANAGER = {"options": {"config": {"enable-bandwidth-manager": True}}}
+
+
 def endpoints(*items, **section):
     return {"endpoints": {"items": list(items), **section}}
+
+
+def rated(**fields):
+    """A document with the bandwidth manager, and an endpoint that has these fields."""
+    return {**MANAGER, **endpoints({**DB, **fields})}
 
 
 def errors(document, current=NOTHING):
@@ -125,3 +133,59 @@ def test_no_two_endpoints_have_the_same(first, second, claim):
 def test_one_name_once():
     (error,) = errors(endpoints(DB, {**DB, "interface": "other"}))
     assert "endpoints.items[0] has the same name" in error.message
+
+
+# --- rates ---
+
+
+def test_rates():
+    state = merge(NOTHING, rated(egress_bandwidth="50M", ingress_bandwidth=1e9, priority="BestEffort"))
+    (db,) = state.endpoints
+    assert (db.egress_bandwidth, db.ingress_bandwidth, db.priority) == (50_000_000, 10**9, 6)
+    assert load(dump(state)) == state
+    (db,) = merge(NOTHING, rated(egress_bandwidth=(1 << 63) - 1, priority=15)).endpoints
+    assert (db.egress_bandwidth, db.priority) == ((1 << 63) - 1, 15)
+
+
+@pytest.mark.parametrize(("word", "number"), [("guaranteed", 7), ("burstable", 9), ("besteffort", 6), ("3", 3)])
+def test_priorities(word, number):
+    assert merge(NOTHING, rated(priority=word)).endpoints[0].priority == number
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"egress_bandwidth": 0}, "no rate"),
+        ({"egress_bandwidth": "-5M"}, "negative"),
+        ({"egress_bandwidth": 1 << 63}, "more than 2^63 - 1"),
+        ({"egress_bandwidth": "9e99"}, "more than 2^63 - 1"),
+        ({"egress_bandwidth": "8Ei"}, "more than 2^63 - 1"),
+        ({"egress_bandwidth": 999}, "less than 1k"),
+        ({"egress_bandwidth": "1m"}, "less than 1k"),
+        ({"egress_bandwidth": "fast"}, "not a quantity"),
+        ({"egress_bandwidth": "50 M"}, "not a quantity"),
+        ({"egress_bandwidth": "50Mbit"}, "not a quantity"),
+        ({"egress_bandwidth": True}, "not a quantity"),
+        ({"egress_bandwidth": ["50M"]}, "not a quantity"),
+        ({"ingress_bandwidth": float("nan")}, "not a quantity"),
+        ({"priority": 0}, "not a priority"),
+        ({"priority": 16}, "not a priority"),
+        ({"priority": "high"}, "not a priority"),
+        ({"interface": None, "host": True, "ingress_bandwidth": "1M"}, "no effect with host"),
+    ],
+)
+def test_what_is_no_rate(fields, message):
+    (error,) = errors(rated(**fields))
+    (name,) = set(fields) - {"interface", "host"}
+    assert error.path == f"endpoints.items[0].{name}"
+    assert message in error.message
+
+
+def test_a_rate_takes_the_manager():
+    (error,) = errors(endpoints({**DB, "egress_bandwidth": "50M"}))
+    assert error.path == "endpoints.items[0].egress_bandwidth"
+    assert "enable-bandwidth-manager is false" in error.message
+    current = merge(NOTHING, rated(egress_bandwidth="50M"))
+    (error,) = errors({"options": {}}, current)
+    assert error.path == "endpoints.db.egress_bandwidth"
+    assert merge(current, {"options": {}, **endpoints(DB)}).endpoints[0].egress_bandwidth is None

@@ -107,3 +107,54 @@ def test_listen_addresses(raw):
 def test_what_is_no_listen_address(raw):
     with pytest.raises(RefusedError):
         scalars.parse_listen_address(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        (7, 7),
+        (1.5, 2),
+        ("0", 0),
+        ("-5M", -5_000_000),
+        ("+5k", 5000),
+        ("50M", 50_000_000),
+        ("1.5G", 1_500_000_000),
+        (".5k", 500),
+        ("1.", 1),
+        ("1Ki", 1024),
+        ("1Gi", 1 << 30),
+        ("1Ei", 1 << 60),
+        ("1E", 10**18),
+        ("1e7", 10**7),
+        ("1E3", 1000),
+        ("1e-3", 1),
+        ("100m", 1),
+        ("2000m", 2),
+        ("1n", 1),
+        (" 10k ", 10_000),
+    ],
+)
+def test_quantities(text, number):
+    assert scalars.parse_quantity(text) == number
+
+
+@pytest.mark.parametrize(
+    "raw", ["", "M", "1 M", "1Mi5", "1K", "1e999", "0x10", "1_000", "\u0661M", None, True, [], {}, "1ei"]
+)
+def test_what_is_no_quantity(raw):
+    with pytest.raises(RefusedError, match="not a quantity"):
+        scalars.parse_quantity(raw)
+
+
+@pytest.mark.parametrize(
+    ("bits", "text"),
+    [(0, "0 bit/s"), (999, "999 bit/s"), (50_000_000, "50 Mbit/s"), (1_500_000, "1.5 Mbit/s"), (3e15, "3000 Tbit/s")],
+)
+def test_bit_rates_in_words(bits, text):
+    assert scalars.render_bit_rate(bits) == text
+
+
+@pytest.mark.parametrize("raw", ["", ".", "..", "a/b", "a:b", "a b", "a" * 16, True])
+def test_what_is_no_device(raw):
+    with pytest.raises(RefusedError):
+        scalars.parse_device(raw)

@@ -39,6 +39,15 @@ def without(name):
     return "".join(line for line in GOOD.splitlines(keepends=True) if not line.startswith(name))
 
 
+def test_rates_take_fq():
+    options = {"enable-bandwidth-manager": True}
+    (told,) = judge(**options)
+    assert "no qdisc fq (feature sch_fq)" in told
+    assert "CONFIG_NET_SCH_FQ" in told
+    assert judge(GOOD + "sch_fq yes\n", **options) == []
+    assert judge(**{**options, "enable-bandwidth-manager": False}) == []
+
+
 def test_a_good_node_has_no_violations():
     assert judge() == []
     assert judge(dry_run=True) == []

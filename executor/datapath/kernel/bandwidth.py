@@ -1,0 +1,82 @@
+"""The programs of the bandwidth manager, and the entries of their maps."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Optional
+
+from datapath.compile import layouts
+from datapath.compile.layouts import ENDPOINT_FIRST, Departure, RateKey, Traffic
+from datapath.kernel import bundle, libbpf, tc
+from datapath.kernel.bundle import Bundle, Group
+from datapath.kernel.entries import Entry, Writer
+from datapath.kernel.objects import BANDWIDTH
+from datapath.kernel.pins import Pins
+from datapath.state.kernel_state import BandwidthPrograms, Entries
+
+BUNDLE = Bundle(
+    BANDWIDTH,
+    "bandwidth_maps",
+    (
+        # First: a mark that nobody takes off would choose the device's queue.
+        Group("tc_bandwidth", {tc.EGRESS: "tc_bandwidth_egress"}),
+        Group("tc_bandwidth_endpoint", {tc.EGRESS: "tc_bandwidth_ingress", tc.INGRESS: "tc_bandwidth_mark"}),
+    ),
+)
+DECIDED = (layouts.BANDWIDTH_RATES, layouts.BANDWIDTH_ENDPOINTS)
+"""Maps whose contents desired state decides."""
+
+
+def read(pins: Pins) -> Optional[BandwidthPrograms]:
+    """The programs as they are attached, None where nothing of theirs is there."""
+    loaded = bundle.read(pins, BUNDLE)
+    if loaded is None:
+        return None
+    native, endpoints = loaded.devices
+    return BandwidthPrograms(loaded.config, native, endpoints, loaded.problems)
+
+
+def entries(pins: Pins) -> dict[str, Entries]:
+    """Contents of those maps of DECIDED that exist."""
+    directory = bundle.maps(pins, BUNDLE)
+    return {name: dict(bundle.entries(pins, BUNDLE, name)) for name in DECIDED if (directory / name).exists()}
+
+
+def put(pins: Pins, writer: Writer, name: str, new: Iterable[Entry]) -> None:
+    """Write entries of a map of DECIDED."""
+    with libbpf.closing(_opened(pins, name)) as fd:
+        writer.put(fd, list(new))
+
+
+def delete(pins: Pins, writer: Writer, name: str, keys: Iterable[bytes]) -> None:
+    """Delete entries of a map of DECIDED. Who gets a number next begins anew: with a rate goes what it counted."""
+    keys = list(keys)
+    with libbpf.closing(_opened(pins, name)) as fd:
+        writer.delete(fd, keys)
+    if name != layouts.BANDWIDTH_RATES:
+        return
+    with libbpf.closing(_opened(pins, layouts.BANDWIDTH_STATS)) as stats:
+        for key in keys:
+            libbpf.map_delete(stats, key)
+    with libbpf.closing(_opened(pins, layouts.BANDWIDTH_DEPARTURES)) as departures:
+        for rate in map(RateKey.from_buffer_copy, keys):
+            slot = 2 * (rate.endpoint - ENDPOINT_FIRST) + rate.direction
+            libbpf.map_update(departures, struct.pack("=I", slot), bytes(Departure()))
+
+
+def traffic(pins: Pins) -> dict[bytes, Traffic]:
+    """RateKey -> what passed and what was dropped, of all CPUs together."""
+    return {key: _sum(cells) for key, cells in bundle.entries(pins, BUNDLE, layouts.BANDWIDTH_STATS)}
+
+
+def _sum(cells: bytes) -> Traffic:
+    words = memoryview(cells).cast("Q")
+    return Traffic(*(sum(words[field :: len(Traffic._fields_)]) for field in range(len(Traffic._fields_))))
+
+
+def _opened(pins: Pins, name: str) -> int:
+    fd = libbpf.pinned(bundle.maps(pins, BUNDLE) / name)
+    if fd is None:
+        raise FileNotFoundError(2, f"map {name} of the bandwidth manager is not there")
+    return fd

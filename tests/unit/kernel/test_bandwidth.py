@@ -1,0 +1,282 @@
+"""The bandwidth manager's programs on real devices, and fq where this kernel has it.
+
+container eth0 10.8.0.2 -- 10.8.0.1 ve-c  node  eth0 10.9.0.1 -- 10.9.0.2 eth0 peer
+"""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from datapath.compile.bandwidth import FQ, MQ
+from datapath.compile.layouts import (
+    BANDWIDTH_ENDPOINTS,
+    BANDWIDTH_OUTCOMES,
+    BANDWIDTH_RATES,
+    ENDPOINT_HOST,
+    RATE_EGRESS,
+    RATE_INGRESS,
+    BandwidthConfig,
+    Rate,
+    RateKey,
+)
+from datapath.compile.outcomes import BANDWIDTH_OUTCOMES as OUTCOMES
+from datapath.kernel import Kernel, features, qdisc
+from datapath.kernel.errors import KernelError
+from datapath.plan import plan
+from datapath.plan.operations import DeleteEntry, PutBandwidth, PutEntry, RemoveBandwidth, SetQdisc
+from datapath.state.kernel_state import BandwidthPrograms, KernelState, Qdisc
+from netns.topology import NetNS, veth
+
+DB = 4097
+HORIZON = 2 * 10**9
+CONFIG = bytes(BandwidthConfig(horizon=HORIZON))
+NEEDS_FQ = pytest.mark.skipif(not features.has("sch_fq"), reason="this kernel has no sch_fq")
+
+
+@pytest.fixture
+def kernel(pins):
+    return Kernel(pins)
+
+
+@pytest.fixture
+def container(node, peer):
+    """Behind ve-c of the node."""
+    namespace = NetNS()
+    veth(namespace, "eth0", node, "ve-c")
+    namespace.run("ip address add 10.8.0.2/24 dev eth0")
+    namespace.run("ip route add default via 10.8.0.1")
+    node.run("ip address add 10.8.0.1/24 dev ve-c")
+    node.run("sysctl -qw net.ipv4.ip_forward=1")
+    peer.run("ip route add 10.8.0.0/24 via 10.9.0.1")
+    yield namespace
+    namespace.close()
+
+
+def put(kernel, native=("eth0",), endpoints=("ve-c",), config=CONFIG):
+    wanted = BandwidthPrograms(config, frozenset(native), frozenset(endpoints))
+    kernel.execute([PutBandwidth(wanted)])
+    return wanted
+
+
+def entry(kernel, name, key, value):
+    kernel.execute([PutEntry(name, bytes(key), bytes(value))])
+
+
+def serve(kernel, direction=RATE_EGRESS, rate=10**9, burst=0):
+    entry(kernel, BANDWIDTH_RATES, RateKey(DB, direction), Rate(rate, HORIZON, burst))
+    entry(kernel, BANDWIDTH_ENDPOINTS, struct.pack("=I", socket.if_nametoindex("ve-c")), struct.pack("=I", DB))
+
+
+def pings(namespace, address="10.9.0.2", count=1):
+    return " 0% packet loss" in namespace.run(f"ping -c {count} -i 0.01 -W 1 -n {address}", check=False)
+
+
+def outcomes(kernel):
+    return {OUTCOMES[index].name: packets for index, (packets, _) in kernel.counters(BANDWIDTH_OUTCOMES).items()}
+
+
+@pytest.mark.usefixtures("hooks")
+class TestBothHooks:
+    def test_read_back(self, kernel, container):
+        wanted = put(kernel)
+        have = kernel.read()
+        assert have.bandwidth == wanted
+        assert dict(have.entries) == {BANDWIDTH_RATES: {}, BANDWIDTH_ENDPOINTS: {}}
+        assert plan(KernelState(bandwidth=wanted), have).operations == ()
+        assert pings(container)
+
+    def test_the_mark_arrives_where_packets_leave(self, kernel, container):
+        put(kernel)
+        serve(kernel)
+        assert pings(container, count=3)
+        assert kernel.traffic()[bytes(RateKey(DB, RATE_EGRESS))].passed_packets == 3
+        counted = outcomes(kernel)
+        assert counted["endpoint_marked"] >= 3
+        assert counted["sent_at_once"] + counted.get("departure_set", 0) == 3
+
+    def test_what_the_host_sends_itself(self, kernel, container, node):
+        put(kernel)
+        entry(kernel, BANDWIDTH_RATES, RateKey(ENDPOINT_HOST, RATE_EGRESS), Rate(10**9, HORIZON))
+        assert pings(node, count=2)
+        before = kernel.traffic()[bytes(RateKey(ENDPOINT_HOST, RATE_EGRESS))].passed_packets
+        assert before >= 2
+        assert pings(container, count=20)
+        # The host answers questions for its address now and then.
+        assert kernel.traffic()[bytes(RateKey(ENDPOINT_HOST, RATE_EGRESS))].passed_packets < before + 10
+
+    def test_what_the_container_receives(self, kernel, container, peer):
+        put(kernel)
+        began = time.monotonic()
+        serve(kernel, RATE_INGRESS, rate=1000, burst=300)
+        assert not pings(peer, "10.8.0.2", count=20)
+        traffic = kernel.traffic()[bytes(RateKey(DB, RATE_INGRESS))]
+        assert 200 < traffic.passed_bytes <= 300 + 1000 * (time.monotonic() - began)
+        assert traffic.dropped_packets > 0
+
+    def test_replaced_in_place_with_what_it_counted(self, kernel, container):
+        put(kernel)
+        serve(kernel)
+        assert pings(container)
+        wanted = put(kernel, config=bytes(BandwidthConfig(horizon=10**9)))
+        assert pings(container)
+        have = kernel.read()
+        assert have.bandwidth == wanted
+        assert len(have.entries[BANDWIDTH_RATES]) == 1
+        assert kernel.traffic()[bytes(RateKey(DB, RATE_EGRESS))].passed_packets == 2
+
+    def test_a_rate_that_goes_takes_its_counters_along(self, kernel, container):
+        put(kernel)
+        serve(kernel)
+        assert pings(container)
+        kernel.execute([DeleteEntry(BANDWIDTH_RATES, bytes(RateKey(DB, RATE_EGRESS)))])
+        assert kernel.traffic() == {}
+        assert pings(container)
+        assert kernel.traffic() == {}
+
+    def test_a_device_that_comes_again_is_not_the_one_that_was(self, kernel, container, node):
+        wanted = put(kernel)
+        node.run("ip link del ve-c")
+        have = kernel.read()
+        assert have.bandwidth.endpoints == frozenset()
+        veth(container, "eth0", node, "ve-c")
+        assert plan(KernelState(bandwidth=wanted), kernel.read()).operations == (PutBandwidth(wanted),)
+        put(kernel)
+        assert kernel.read().bandwidth == wanted
+
+    def test_a_missing_program_is_told(self, kernel, node, container, hooks, pins):
+        wanted = put(kernel)
+        if hooks == "tcx":
+            (pins / "links" / "tc_bandwidth_endpoint_ingress_ve-c").unlink()
+        else:
+            node.run("tc filter del dev ve-c ingress")
+        have = kernel.read()
+        assert have.bandwidth.problems == {"ve-c": "tc_bandwidth_mark not attached"}
+        assert plan(KernelState(bandwidth=wanted), have).operations == (PutBandwidth(wanted),)
+
+    def test_remove_and_reset_leave_nothing(self, kernel, node, container, pins):
+        for leave in (lambda: kernel.execute([RemoveBandwidth()]), kernel.reset):
+            put(kernel)
+            serve(kernel)
+            leave()
+            have = kernel.read()
+            assert (have.bandwidth, dict(have.entries)) == (None, {})
+            assert pings(container)
+            assert "clsact" not in node.run("tc qdisc show")
+        assert not pins.exists()
+
+
+def test_all_devices_or_none(kernel, container):
+    wanted = put(kernel)
+    with pytest.raises(KernelError, match="there is no device zzz"):
+        put(kernel, native=("eth0", "zzz"))
+    assert kernel.read().bandwidth == wanted
+    assert pings(container)
+
+
+# --- qdiscs ---
+
+
+def test_qdiscs_of_others_are_told_from_the_kernel_s_own(kernel, node):
+    assert kernel.read().qdiscs["eth0"] == Qdisc("noqueue", "kernel")
+    node.run("tc qdisc add dev eth0 root handle 7: tbf rate 1mbit burst 10k latency 50ms")
+    assert kernel.read().qdiscs["eth0"] == Qdisc("tbf 7:", "other")
+    kernel.execute([SetQdisc("eth0", "")])
+    assert kernel.read().qdiscs["eth0"] == Qdisc("tbf 7:", "other")
+
+
+@pytest.mark.skipif(features.has("sch_fq"), reason="this kernel has sch_fq")
+def test_without_fq_the_operation_fails_in_words_and_leaves_what_was(kernel, node):
+    with pytest.raises(KernelError, match="qdisc fq at eth0"):
+        kernel.execute([SetQdisc("eth0", FQ)])
+    assert kernel.read().qdiscs["eth0"] == Qdisc("noqueue", "kernel")
+
+
+@NEEDS_FQ
+def test_fq_is_read_back_healed_and_removed(kernel, node):
+    before = kernel.read().qdiscs["eth0"]
+    want = KernelState(qdiscs={"eth0": Qdisc(FQ, "ours")})
+    kernel.execute(plan(want, kernel.read()).operations)
+    assert plan(want, kernel.read()).operations == ()
+    assert "fq" in node.run("tc qdisc show dev eth0")
+    node.run("tc qdisc change dev eth0 root handle ebf0: fq horizon 1s")
+    assert kernel.read().qdiscs["eth0"] == Qdisc("fq with other options", "ours")
+    kernel.execute(plan(want, kernel.read()).operations)
+    assert plan(want, kernel.read()).operations == ()
+    kernel.execute(plan(KernelState(), kernel.read()).operations)
+    assert kernel.read().qdiscs["eth0"] == before
+
+
+@NEEDS_FQ
+def test_mq_has_fq_at_every_queue(kernel, node):
+    node.run("ip link add wide numtxqueues 4 numrxqueues 4 type veth peer name wide-peer numtxqueues 4 numrxqueues 4")
+    node.run("ip link set wide up")
+    node.run("ip link set wide-peer up")
+    want = KernelState(qdiscs={"wide": Qdisc(MQ, "ours")})
+    kernel.execute(plan(want, kernel.read()).operations)
+    assert plan(want, kernel.read()).operations == ()
+    assert node.run("tc qdisc show dev wide").count("qdisc fq ") == 4
+    node.run("tc qdisc replace dev wide parent ebf0:2 pfifo")
+    assert kernel.read().qdiscs["wide"].text.startswith("mq, 3 of 4")
+    kernel.execute(plan(want, kernel.read()).operations)
+    assert plan(want, kernel.read()).operations == ()
+    kernel.execute([SetQdisc("wide", FQ)])
+    assert kernel.read().qdiscs["wide"] == Qdisc(FQ, "ours")
+    kernel.execute([SetQdisc("wide", "")])
+    assert kernel.read().qdiscs["wide"].owner == "kernel"
+
+
+PAYLOAD = 1400
+FRAME = PAYLOAD + 42
+"""With Ethernet, IP and UDP headers."""
+
+
+def flood(source, stop):
+    """Send until told to stop, as fast as the socket takes it."""
+    while not stop.is_set():
+        with contextlib.suppress(OSError):
+            source.send(bytes(PAYLOAD))
+
+
+def received(namespace):
+    """Packets that eth0 got; without a command, which would take as long as many packets."""
+    with namespace:
+        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+    (line,) = [line for line in lines if line.strip().startswith("eth0:")]
+    return int(line.split(":")[1].split()[1])
+
+
+@NEEDS_FQ
+@pytest.mark.parametrize("megabits", [1, 4])
+def test_a_flood_has_its_rate(kernel, node, peer, container, megabits):
+    """Of a sender that nothing slows down: neither more, nor less because fq drops what had its time."""
+    kernel.execute([SetQdisc("eth0", FQ)])
+    put(kernel)
+    serve(kernel, rate=megabits * 10**6 // 8)
+    with peer:
+        sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with container:
+        source = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    stop = threading.Event()
+    with sink, source:
+        sink.bind(("10.9.0.2", 9999))
+        source.connect(("10.9.0.2", 9999))
+        source.settimeout(0.1)
+        sender = threading.Thread(target=flood, args=(source, stop))
+        sender.start()
+        time.sleep(3)
+        began, before = time.monotonic(), received(peer)
+        time.sleep(5)
+        ended, after = time.monotonic(), received(peer)
+        stop.set()
+        sender.join()
+    assert (after - before) * FRAME * 8 / (ended - began) == pytest.approx(megabits * 10**6, rel=0.05)
+    assert outcomes(kernel)["horizon_dropped"] > 0
+
+
+def test_every_device_s_qdisc_is_read(kernel, node):
+    assert qdisc.read().keys() >= {"eth0"}
