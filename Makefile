@@ -71,7 +71,7 @@ test-kernels: setup bpf ## test the programs and the kernel stage on Debian's ke
 	@tools/setup-apt.sh busybox-static kmod qemu-system-x86
 	PYTHONPATH=executor python3 -m tools.kernels
 
-test-tracing: setup bpf ## test what bcc compiles on nodes, and VLANs, in QEMU with Debian's kernel and its headers
+test-tracing: setup bpf ## test what bcc compiles on nodes, VLANs and rates, in QEMU with Debian's kernel and its headers
 	@tools/setup-apt.sh busybox-static kmod qemu-system-x86 python3-bpfcc
 	PYTHONPATH=executor python3 -m tools.kernels.tracing
 

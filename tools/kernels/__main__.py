@@ -58,8 +58,6 @@ TESTS = (
     "tests/unit/kernel/test_node.py::TestBothHooks::test_replaced_in_place_with_what_it_remembers",
     "tests/unit/kernel/test_node.py::TestBothHooks::test_remove_leaves_nothing",
     "tests/unit/kernel/test_node.py::test_together_with_the_load_balancer",
-    "tests/unit/kernel/test_bandwidth.py",
-    "tests/integration/test_bandwidth.py",
     "tests/unit/kernel/test_programs.py::test_what_is_put_is_read_back_and_removed",
     "tests/unit/kernel/test_programs.py::test_tc_program_works_and_is_replaced",
     "tests/unit/kernel/test_programs.py::test_other_filters_and_their_qdisc_stay",
@@ -77,7 +75,6 @@ TESTS = (
     "tests/netns/test_vlan.py::test_vlans_below_and_above[tagged-snat-4]",
     "tests/netns/test_vlan.py::test_vlans_below_and_above[qinq-geneve-6]",
     # Packets: of every mode and dispatch, both families, at XDP and at tc.
-    "tests/bpf/test_bandwidth.py",
     "tests/bpf/test_dsr.py::test_to_the_backend_of_its_slot",
     "tests/bpf/test_dsr.py::test_tunnel_between_families",
     "tests/bpf/test_dsr.py::test_mtu",

@@ -1,6 +1,6 @@
 """`python3 -m tools.kernels.tracing`: test under Debian's kernel with its headers what bcc compiles on a node.
 
-And, in the same guest, what this machine's kernel may lack and that one has: VLAN devices.
+And, in the same guest, what this machine's kernel may lack and that one has: VLAN devices, and qdisc fq.
 
 The last line counts, as pytest's does.
 """
@@ -24,7 +24,14 @@ SECONDS = 2400
 """After these the guest is taken to hang."""
 PYTHON = "/usr/bin/python3"
 """The distribution's, which nodes run the executor on: it alone has bcc."""
-TESTS = ("tests/tracing", "tests/netns/test_vlan.py::test_vlans_below_and_above[tagged-snat-4]")
+TESTS = (
+    "tests/tracing",
+    "tests/netns/test_vlan.py::test_vlans_below_and_above[tagged-snat-4]",
+    "tests/unit/kernel/test_bandwidth.py::test_fq_is_read_back_healed_and_removed",
+    "tests/unit/kernel/test_bandwidth.py::test_mq_has_fq_at_every_queue",
+    "tests/unit/kernel/test_bandwidth.py::test_a_flood_has_its_rate",
+    "tests/integration/test_bandwidth.py",
+)
 SCRIPT = Path(__file__).parent / "tracing.sh"
 
 
