@@ -9,6 +9,8 @@ import time
 from integration.node import BACKENDS, VIP, answers, document, get, service, web_servers
 from netns.topology import wait_for
 
+NOTHING = {"items": [], "purge": True}
+
 
 class Load:
     """Requests one after the other until the block ends; `errors` holds what failed."""
@@ -148,7 +150,7 @@ def test_a_lost_state_leaves_forwarding_alone_and_is_kept(agent):
             assert "cannot be changed in part" in how(part, code=2)["errors"][0]["message"]
         assert agent.desired.read_text() == "{ damaged"
         assert len(answers(agent.client, VIP)) == 2
-        report = agent.apply({**wanted, "programs": {"items": [], "purge": True}})
+        report = agent.apply({**wanted, "programs": NOTHING, "endpoints": NOTHING})
         assert report["map_writes"] == 0
         assert len(answers(agent.client, VIP)) == 2
     kept = list(agent.desired.parent.glob("desired.json.unreadable-*"))
