@@ -65,6 +65,12 @@ static INLINE __be16 family_protocol(enum family family)
 	return family == FAMILY_IPV4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 }
 
+/* Bytes of the fixed IP header. */
+static INLINE __u32 network_header(enum family family)
+{
+	return family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+}
+
 /* Turn a packet's tuple around: what its receiver would send, or had sent. */
 static INLINE void tuple_reverse(const struct flow_key *tuple, struct flow_key *reversed)
 {

@@ -10,6 +10,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "../include/compiler.h"
+#include "../include/counter.h"
 #include "../maps/bandwidth.h"
 
 #define SECOND 1000000000ULL
@@ -18,12 +19,7 @@ const volatile struct bandwidth_config bandwidth_config SEC(".rodata.config");
 
 static INLINE void bandwidth_count(__u32 outcome, __u32 bytes)
 {
-	struct counter *counter = bpf_map_lookup_elem(&bandwidth_outcomes_v1, &outcome);
-
-	if (!counter)
-		return;
-	counter->packets++;
-	counter->bytes += bytes;
+	count(bpf_map_lookup_elem(&bandwidth_outcomes_v1, &outcome), bytes);
 }
 
 /* Other programs on the device have their turn. */

@@ -26,7 +26,7 @@ static INLINE bool dsr_tells(const struct packet *packet)
 static INLINE __u32 dsr_overhead(enum family inner, enum family outer, bool tells)
 {
 	__u32 option = inner == FAMILY_IPV4 ? sizeof(struct dsr_option4) : sizeof(struct dsr_option6);
-	__u32 header = outer == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	__u32 header = network_header(outer);
 
 	switch (config.dsr_dispatch) {
 	case DISPATCH_OPT:
@@ -98,37 +98,26 @@ static INLINE int dsr_option_insert6(context *ctx, const struct packet *packet)
 	return UNDECIDED;
 }
 
-/* The outer IP header of a tunnel over `payload` bytes, at the frame's start; returns what follows it, or NULL. Where the
- * configuration leaves bits of the source free the flow's hash fills them.
- */
-static INLINE void *tunnel_header(context *ctx, const struct packet *packet, const union address *destination,
-				  enum family outer, __u32 payload, __u8 protocol, __u32 hash)
+/* An outer header from this node; where the configuration leaves bits of the source free the flow's hash fills them. */
+static INLINE void *dsr_tunnel_header(context *ctx, const struct packet *packet, const union address *destination,
+				      enum family outer, __u32 payload, __u8 protocol, __u32 hash)
 {
-	void *network = ctx_data(ctx) + ETH_HLEN;
-
-	if (outer == FAMILY_IPV4) {
-		if (network + sizeof(struct iphdr) > ctx_data_end(ctx))
-			return NULL;
-		tunnel_header4(network, packet, config.encap_source4.words[3] | (hash & config.encap_mask4),
-			       destination->words[3], payload + sizeof(struct iphdr), protocol);
-		return network + sizeof(struct iphdr);
-	}
-	if (network + sizeof(struct ipv6hdr) > ctx_data_end(ctx))
-		return NULL;
-	tunnel_header6(network, packet, &config.encap_source6, hash & config.encap_mask6, destination, payload,
-		       protocol);
-	return network + sizeof(struct ipv6hdr);
+	if (outer == FAMILY_IPV4)
+		return tunnel_header(ctx, packet, &config.encap_source4, hash & config.encap_mask4, destination,
+				     FAMILY_IPV4, payload, protocol);
+	return tunnel_header(ctx, packet, &config.encap_source6, hash & config.encap_mask6, destination, FAMILY_IPV6,
+			     payload, protocol);
 }
 
 static INLINE int dsr_ipip(context *ctx, const struct packet *packet, const union address *destination,
 			   enum family inner, enum family outer, __u32 hash)
 {
-	__u32 bytes = outer == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	__u32 bytes = network_header(outer);
 
 	if (ctx_insert_headers(ctx, bytes, outer, INSERT_IP))
 		return OUTCOME_NO_ROOM_DROPPED;
-	if (!tunnel_header(ctx, packet, destination, outer, packet->length,
-			   inner == FAMILY_IPV4 ? IPPROTO_IPIP : IPPROTO_IPV6, hash))
+	if (!dsr_tunnel_header(ctx, packet, destination, outer, packet->length,
+			       inner == FAMILY_IPV4 ? IPPROTO_IPIP : IPPROTO_IPV6, hash))
 		return OUTCOME_TRUNCATED_DROPPED;
 	return UNDECIDED;
 }
@@ -158,7 +147,7 @@ static INLINE void dsr_geneve_option(void *where, const struct packet *packet, e
 static INLINE int dsr_geneve(context *ctx, const struct packet *packet, const union address *destination,
 			     enum family family, __u32 hash, __u32 option)
 {
-	__u32 header = family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	__u32 header = network_header(family);
 	__u32 datagram = sizeof(struct udphdr) + sizeof(struct geneve) + option + ETH_HLEN;
 	struct geneve *geneve;
 	struct ethhdr *inner;
@@ -166,7 +155,7 @@ static INLINE int dsr_geneve(context *ctx, const struct packet *packet, const un
 
 	if (ctx_insert_headers(ctx, header + datagram, family, INSERT_GENEVE))
 		return OUTCOME_NO_ROOM_DROPPED;
-	udp = tunnel_header(ctx, packet, destination, family, packet->length + datagram, IPPROTO_UDP, 0);
+	udp = dsr_tunnel_header(ctx, packet, destination, family, packet->length + datagram, IPPROTO_UDP, 0);
 	if (!udp || (void *)udp + datagram > ctx_data_end(ctx))
 		return OUTCOME_TRUNCATED_DROPPED;
 	/* Spread like Cilium's, and in a range that nobody takes for a service's. */

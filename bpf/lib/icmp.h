@@ -152,7 +152,7 @@ static INLINE bool icmp_error_allowed(void *budgets)
  */
 static INLINE int icmp_answer_to(context *ctx, const struct packet *packet, enum family family, int outcome)
 {
-	__u32 header = family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	__u32 header = network_header(family);
 	__u32 limit = family == FAMILY_IPV4 ? IP4_MINIMUM_MTU : IP6_MINIMUM_MTU;
 	__u32 head = header + sizeof(struct icmp_header);
 	/* Whole words, which are easier to sum up; the ports are in every quote. */

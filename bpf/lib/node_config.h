@@ -7,6 +7,7 @@
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 
+#include "../include/counter.h"
 #include "../include/dsr.h"
 #include "../include/packet.h"
 #include "../maps/node.h"
@@ -63,12 +64,7 @@ static INLINE __u32 node_family(__be16 protocol)
 
 static INLINE void node_count(__u32 outcome, __u32 bytes)
 {
-	struct counter *counter = bpf_map_lookup_elem(&node_outcomes_v1, &outcome);
-
-	if (!counter)
-		return;
-	counter->packets++;
-	counter->bytes += bytes;
+	count(bpf_map_lookup_elem(&node_outcomes_v1, &outcome), bytes);
 }
 
 /* Other programs on the device have their turn. */

@@ -16,12 +16,16 @@
 /* Load balancers that are tried where some cannot be reached. */
 #define RELAY_TRIES 4
 
+/* Of tunnels that carry the family that they are of. */
+static INLINE __u8 relay_protocol(enum family family)
+{
+	return family == FAMILY_IPV4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+}
+
 /* Does a packet carry what another load balancer hands on. */
 static INLINE bool relay_arrives(const struct packet *packet)
 {
-	__u8 tunnel = packet->family == FAMILY_IPV4 ? IPPROTO_IPIP : IPPROTO_IPV6;
-
-	return packet->tuple.protocol == tunnel && !packet->fragment &&
+	return packet->tuple.protocol == relay_protocol(packet->family) && !packet->fragment &&
 	       address_equal(&packet->tuple.destination, snat_address(packet->family)) &&
 	       bpf_map_lookup_elem(&peers_v1, &packet->tuple.source);
 }
@@ -87,27 +91,17 @@ SLOW int relay_receive(context *ctx)
 /* Wrap the error, and send it to scratch()->peer. */
 static INLINE int relay_send(context *ctx, struct scratch *s, const struct nexthop *hop, enum family family)
 {
-	__u32 header = family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
-	const struct packet *packet = &s->packet;
-	void *network;
-
-	if (ctx_insert_headers(ctx, header, family, INSERT_IP))
+	if (ctx_insert_headers(ctx, network_header(family), family, INSERT_IP))
 		return OUTCOME_NO_ROOM_DROPPED;
-	network = ctx_data(ctx) + ETH_HLEN;
-	if (network + header > ctx_data_end(ctx))
+	if (!tunnel_header(ctx, &s->packet, &s->origin, 0, &s->peer, family, s->packet.length,
+			   relay_protocol(family)))
 		return OUTCOME_TRUNCATED_DROPPED;
-	if (family == FAMILY_IPV4)
-		tunnel_header4(network, packet, s->origin.words[3], s->peer.words[3], packet->length + header,
-			       IPPROTO_IPIP);
-	else
-		tunnel_header6(network, packet, &s->origin, 0, &s->peer, packet->length, IPPROTO_IPV6);
 	return send(ctx, s, hop, family, OUTCOME_ICMP_ERROR_RELAYED);
 }
 
 /* Send the error to the next load balancer of the ring that can be reached. */
 static INLINE int relay_on(context *ctx, struct scratch *s, enum family family)
 {
-	__u32 header = family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	const union address *next;
 	const struct nexthop *hop;
 	int missing = 0;
@@ -122,7 +116,7 @@ static INLINE int relay_on(context *ctx, struct scratch *s, enum family family)
 			return OUTCOME_ANSWER_LIMITED_DROPPED;
 		s->peer = *next;
 		missing = next_hop(ctx, s, &s->peer, family, route_index_of_client(ctx, s, &s->peer),
-				   s->packet.length + header, &hop);
+				   s->packet.length + network_header(family), &hop);
 		if (!missing)
 			return relay_send(ctx, s, hop, family);
 	}

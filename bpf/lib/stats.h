@@ -5,16 +5,9 @@
  */
 #pragma once
 
+#include "../include/counter.h"
 #include "../include/packet.h"
 #include "../maps/lb.h"
-
-static INLINE void count(struct counter *counter, __u32 bytes)
-{
-	if (!counter)
-		return;
-	counter->packets++;
-	counter->bytes += bytes;
-}
 
 static INLINE void count_outcome(__u32 outcome, __u32 bytes)
 {

@@ -39,3 +39,21 @@ static INLINE void tunnel_header6(struct ipv6hdr *ip, const struct packet *packe
 	ip->saddr.in6_u.u6_addr32[3] = source->words[3] | spread;
 	__builtin_memcpy(&ip->daddr, destination, sizeof(ip->daddr));
 }
+
+/* The outer IP header of a tunnel over `payload` bytes, at the frame's start; returns what follows it, or NULL. */
+static INLINE void *tunnel_header(context *ctx, const struct packet *packet, const volatile union address *source,
+				  __be32 spread, const union address *destination, enum family outer, __u32 payload,
+				  __u8 protocol)
+{
+	void *network = ctx_data(ctx) + ETH_HLEN;
+	__u32 header = network_header(outer);
+
+	if (network + header > ctx_data_end(ctx))
+		return NULL;
+	if (outer == FAMILY_IPV4)
+		tunnel_header4(network, packet, source->words[3] | spread, destination->words[3], payload + header,
+			       protocol);
+	else
+		tunnel_header6(network, packet, source, spread, destination, payload, protocol);
+	return network + header;
+}

@@ -28,7 +28,7 @@ struct {
 	__type(value, struct rate);
 } rates_v1 SEC(".maps");
 
-/* When an endpoint's last packet left, or leaves: slots of pace_slot(). Apart from the rate, so that changing that
+/* When an endpoint's last packet left, or leaves: slots of departure_of(). Apart from the rate, so that changing that
  * neither loses nor resets it.
  */
 struct {

@@ -224,10 +224,9 @@ class Agent:
             removed = removable(have)
             self.kernel.reset()
             originals = {name: value for name, value in self.originals.load().items() if name in have.sysctls}
-            queueing = [device for device, qdisc in have.qdiscs.items() if qdisc.owner == "ours"]
             sysctls = [SetSysctl(name, value) for name, value in originals.items()]
             # Behind net.core.default_qdisc, which says what comes in their place.
-            self.kernel.execute([*sysctls, *(SetQdisc(device, "") for device in sorted(queueing))])
+            self.kernel.execute([*sysctls, *(SetQdisc(device, "") for device in have.own_qdiscs)])
             removed += [f"sysctl {name} = {value}" for name, value in originals.items()]
             if self.paths.desired.exists():
                 removed.append(f"desired state {self.paths.desired}")
@@ -410,7 +409,7 @@ def removable(have: KernelState) -> list[str]:
         lines += [
             f"bandwidth manager on {device}" for device in sorted(have.bandwidth.native | have.bandwidth.endpoints)
         ]
-    lines += [f"qdisc of {device}" for device, qdisc in sorted(have.qdiscs.items()) if qdisc.owner == "ours"]
+    lines += [f"qdisc of {device}" for device in have.own_qdiscs]
     lines += [f"program {name}" for name in sorted(have.programs)]
     lines += [f"neighbour {each.address} on {each.device}" for each in sorted(have.neighbours, key=str)]
     return lines

@@ -343,7 +343,7 @@ def _bandwidth(have: KernelState) -> Optional[dict[str, Any]]:
     return {
         "native": sorted(loaded.native),
         "endpoints": sorted(loaded.endpoints),
-        "qdiscs": {device: qdisc.text for device, qdisc in sorted(have.qdiscs.items()) if qdisc.owner == "ours"},
+        "qdiscs": {device: qdisc.text for device, qdisc in have.own_qdiscs.items()},
         "problems": dict(loaded.problems),
     }
 

@@ -67,13 +67,13 @@ def claimed(endpoints: Iterable[Endpoint], indexes: Mapping[str, int]) -> dict[s
 
 def remarks(endpoints: Iterable[Endpoint], devices: Mapping[str, Device]) -> list[str]:
     """What to know of endpoints on this node, one sentence each."""
-    found = resolve(endpoints, devices)
+    endpoints = list(endpoints)
     lines = [
         f"endpoint {each.name} is pending: {_missing(each.endpoint)}; it is applied when that appears"
-        for each in found
+        for each in resolve(endpoints, devices)
         if not each.present
     ]
-    return lines + list(_shared([each.endpoint for each in found], devices))
+    return lines + list(_shared(endpoints, devices))
 
 
 def _missing(endpoint: Endpoint) -> str:
@@ -85,7 +85,7 @@ def _missing(endpoint: Endpoint) -> str:
 def _shared(endpoints: Iterable[Endpoint], devices: Mapping[str, Device]) -> Iterator[str]:
     """Devices that several patterns match: a mistake that shows only when such a device is there."""
     owners: dict[str, str] = {}
-    for endpoint in sorted({each.name: each for each in endpoints}.values(), key=lambda each: each.name):
+    for endpoint in sorted(endpoints, key=lambda each: each.name):
         for name in matching(endpoint, devices):
             first = owners.setdefault(name, endpoint.name)
             if first != endpoint.name:

@@ -45,7 +45,7 @@ class Maps:
     def __init__(self, pins: Pins, objects: ObjectSource, writer: Writer) -> None:
         self._pins = pins
         self._objects = objects
-        self.writer = self._writer = writer
+        self.writer = writer
         self._copied: dict[str, set[int]] = {}
 
     # --- finding ---
@@ -141,16 +141,16 @@ class Maps:
     def put(self, name: str, entries: Sequence[Entry]) -> None:
         """Write entries in order."""
         with self.opened(name) as fd, self._changing(name):
-            self._writer.put(fd, entries)
+            self.writer.put(fd, entries)
 
     def delete(self, name: str, keys: Sequence[bytes]) -> None:
         """Delete entries; an array's are set to zero instead."""
         with self.opened(name) as fd, self._changing(name):
             info = libbpf.map_info(fd)
             if info.type == MapType.ARRAY:
-                self._writer.put(fd, [(key, bytes(info.value_size)) for key in keys])
+                self.writer.put(fd, [(key, bytes(info.value_size)) for key in keys])
             else:
-                self._writer.delete(fd, keys)
+                self.writer.delete(fd, keys)
 
     @contextmanager
     def _changing(self, name: str) -> Iterator[None]:
@@ -168,7 +168,7 @@ class Maps:
             if fd is not None:
                 with libbpf.closing(fd):
                     before = _number(libbpf.map_lookup(fd, _u32(0), 4) or bytes(4))
-                    self._writer.put(fd, [(_u32(0), _u32((before + 1) & 0xFFFFFFFF))])
+                    self.writer.put(fd, [(_u32(0), _u32((before + 1) & 0xFFFFFFFF))])
 
     def put_luts(self, tables: Sequence[tuple[int, bytes]], with_history: AbstractSet[int] = frozenset()) -> None:
         """Build new tables, then swap them in: a packet sees a table as it was or as it will be.
@@ -196,10 +196,10 @@ class Maps:
                     entries = []
                     for number, table in tables[start : start + _LUT_BATCH]:
                         inner = stack.enter_context(libbpf.closing(_create_lut(len(table) + 4)))
-                        self._writer.put(inner, [(_u32(0), table + clock)])
+                        self.writer.put(inner, [(_u32(0), table + clock)])
                         entries.append((_u32(number), _u32(inner)))
                     try:
-                        self._writer.put_together(outer, entries)
+                        self.writer.put_together(outer, entries)
                     except PartialWriteError as e:
                         e.done += start
                         raise
@@ -214,7 +214,7 @@ class Maps:
     def _delete_tables(self, name: str, numbers: Sequence[int]) -> None:
         with self.opened(name) as outer:
             present = [number for number in numbers if 0 <= number < libbpf.map_info(outer).max_entries]
-            self._writer.delete_together(outer, [_u32(number) for number in present])
+            self.writer.delete_together(outer, [_u32(number) for number in present])
 
     # --- making, resizing ---
 
@@ -288,7 +288,7 @@ class Maps:
             ]
             if name in _FLOWS:
                 self._copied[name] = {hash(key) for key, _ in entries}
-            self._writer.put(new, entries)
+            self.writer.put(new, entries)
 
     def catch_up(self) -> None:
         """After the swap: flows that the old program began while the staged maps were being filled."""
@@ -297,7 +297,7 @@ class Maps:
             if old is not None:
                 with libbpf.closing(old), self.opened(name) as new:
                     begun = ((key, value) for key, value in read_entries(old) if hash(key) not in copied)
-                    self._writer.put_absent(new, begun)
+                    self.writer.put_absent(new, begun)
         self._copied.clear()
 
     def commit(self) -> None:

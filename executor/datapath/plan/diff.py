@@ -116,8 +116,8 @@ def _bandwidth(want: KernelState, have: KernelState) -> Iterator[Operation]:
         yield from (each for _, deletes in reversed(changes) for each in deletes)
     elif loaded is not None:
         yield RemoveBandwidth()
-    for device, qdisc in sorted(have.qdiscs.items()):
-        if qdisc.owner == "ours" and device not in want.qdiscs:
+    for device in have.own_qdiscs:
+        if device not in want.qdiscs:
             yield SetQdisc(device, "")
 
 

@@ -100,3 +100,8 @@ class KernelState:
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     neighbours: frozenset[Neighbour] = frozenset()
     programs: Mapping[str, UserProgram] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def own_qdiscs(self) -> Mapping[str, Qdisc]:
+        """Those of `qdiscs` that are ours, by device in order."""
+        return {device: qdisc for device, qdisc in sorted(self.qdiscs.items()) if qdisc.owner == "ours"}

@@ -112,11 +112,11 @@ def test_tables_are_swapped_whole(installed):
 def test_many_tables_take_few_system_calls_on_the_outer_map(installed):
     installed.prepare({**SIZES, layouts.LUTS: 1000}, 251)
     installed.commit()
-    before = installed._writer.writes
+    before = installed.writer.writes
     installed.put_luts([(number, u32(number) * 251) for number in range(1000)])
     # One for each table's contents; swapped in by 64 threads at once, twice, or one by one after those were refused.
     one_by_one = 0 if features.has("map_in_map_batch") else 1000
-    assert installed._writer.writes - before == 1000 + 64 + 61 + one_by_one
+    assert installed.writer.writes - before == 1000 + 64 + 61 + one_by_one
     assert installed.luts(range(1000)) == {number: u32(number) * 251 for number in range(1000)}
 
 
