@@ -1,9 +1,11 @@
 """The command line where no agent answers, and what all commands have in common."""
 
 import json
+import os
 
 import pytest
 
+from datapath.kernel import features
 from integration.node import VIP, document, service
 
 
@@ -37,7 +39,8 @@ def test_info(node):
     assert told["devices"]["client0"]["driver"] == "veth"
     assert told["devices"]["client0"]["native_xdp"] is True
     assert "198.51.100.1/24" in told["devices"]["client0"]["addresses"]
-    assert told["features"]["bpf"] is True
+    assert told["features"] == features.probe()
+    assert told["kernel"] == os.uname().release
     assert told["load_balancer"] is None
     assert told["programs"] == []
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from datapath.cli.main import run
 from datapath.kernel import features
 
 SINCE = {
@@ -55,10 +54,3 @@ def test_the_probe_tells_this_kernel_s_truth(expected):
     measured = features.probe()
     Path("/run/results/features.json").write_text(json.dumps(measured, indent=1))
     assert measured == expected
-
-
-def test_the_command_tells_the_same(expected, capsys):
-    assert run(["info", "-o", "json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["features"] == expected
-    assert shown["kernel"] == os.uname().release

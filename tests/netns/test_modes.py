@@ -5,17 +5,14 @@ import os
 import pytest
 
 from datapath.compile.layouts import PEERS
-from datapath.kernel import Kernel, features, programs, tc
+from datapath.kernel import Kernel
 from datapath.plan import plan
 from datapath.state.kernel_state import KernelState
+from lib.tc_hooks import TC_HOOKS, attach_by
 from netns.balanced import reach
 from netns.topology import NetNS, bpffs, veth
 
 IN_GUEST = "DATAPATH_TEST_KERNEL" in os.environ
-HOOKS = ("tcx", "clsact")
-if IN_GUEST:
-    # Each takes a minute there, and kernels with clsact only are among the guests.
-    HOOKS = HOOKS[:1] if features.has("tcx") else HOOKS[1:]
 BASE = {"devices": "eth0", "datapath-snat-port-range": "1024-9999", "bpf-lb-maglev-table-size": 251}
 BACKENDS = ["10.9.0.2:80", "10.9.0.3:80"]
 
@@ -38,13 +35,9 @@ def kernel(tmp_path, node):
         yield Kernel(mounted / "datapath")
 
 
-@pytest.fixture(params=HOOKS, autouse=True)
+@pytest.fixture(params=TC_HOOKS, autouse=True)
 def hooks(request, monkeypatch):
-    if request.param == "tcx" and not features.has("tcx"):
-        pytest.skip("this kernel has no TCX")
-    if request.param == "clsact":
-        for module in (tc, programs):
-            monkeypatch.setattr(module, "has", lambda name: name != "tcx")
+    attach_by(request.param, monkeypatch)
 
 
 @pytest.fixture

@@ -72,7 +72,6 @@ TESTS = (
     "tests/unit/kernel/test_devices.py::test_frames_in_several_buffers",
     "tests/netns/test_jumbo.py::test_large_frames[native-4]",
     "tests/netns/test_jumbo.py::test_answer_about_a_large_frame[6]",
-    "tests/netns/test_vlan.py::test_vlans_below_and_above[tagged-snat-4]",
     "tests/netns/test_vlan.py::test_vlans_below_and_above[qinq-geneve-6]",
     # Packets: of every mode and dispatch, both families, at XDP and at tc.
     "tests/bpf/test_dsr.py::test_to_the_backend_of_its_slot",

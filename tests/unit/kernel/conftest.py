@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from datapath.kernel import Kernel, ObjectSource, features, programs, tc
+from datapath.kernel import Kernel, ObjectSource
 from datapath.state.model import Hook, Program
+from lib.tc_hooks import TC_HOOKS, attach_by
 from netns.topology import NetNS, bpffs, compile_object, veth
 
 
@@ -45,14 +46,10 @@ def objects(tmp_path_factory):
     return directory
 
 
-@pytest.fixture(params=["tcx", "clsact"])
+@pytest.fixture(params=TC_HOOKS)
 def hooks(request, monkeypatch):
-    """Both ways by which the datapath's own programs are attached to tc; from 6.6 on the kernel has both."""
-    if request.param == "tcx" and not features.has("tcx"):
-        pytest.skip("this kernel has no TCX")
-    if request.param == "clsact":
-        for module in (tc, programs):
-            monkeypatch.setattr(module, "has", lambda name: name != "tcx")
+    """How programs are attached to tc, one after the other."""
+    attach_by(request.param, monkeypatch)
     return request.param
 
 

@@ -5,24 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from datapath.kernel import cgroups, features, programs
+from datapath.kernel import cgroups, programs
 from datapath.kernel.bpf_object import BpfObject
 from datapath.kernel.errors import KernelError
 from datapath.plan.operations import PrepareMaps, PutProgram, RemoveProgram, SwapLoadBalancer
 from datapath.spec.errors import SpecErrors
 from datapath.state.kernel_state import UserProgram
 from datapath.state.model import Hook, Program
+from lib.tc_hooks import attach_by
 from netns.topology import compile_object, wait_for
-
-
-@pytest.fixture(params=["tcx", "clsact"])
-def tc(request, monkeypatch):
-    """Both ways to attach to tc; from 6.6 on the kernel has both."""
-    if request.param == "tcx" and not features.has("tcx"):
-        pytest.skip("this kernel has no TCX")
-    if request.param == "clsact":
-        monkeypatch.setattr(programs, "has", lambda name: name != "tcx")
-    return request.param
 
 
 @pytest.fixture
@@ -62,7 +53,7 @@ TARGETS = [
 ]
 
 
-@pytest.mark.usefixtures("tc")
+@pytest.mark.usefixtures("hooks")
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_is_put_is_read_back_and_removed(kernel, node, user, put, target):
     function, hook, where = target
@@ -75,23 +66,23 @@ def test_what_is_put_is_read_back_and_removed(kernel, node, user, put, target):
 
 
 @pytest.fixture(params=["ingress", "egress"])
-def way(request, tc):
-    return tc, request.param
+def way(request, hooks):
+    return hooks, request.param
 
 
 def test_tc_program_works_and_is_replaced(kernel, node, user, put, way):
-    tc, direction = way
+    hook, direction = way
     put(user("tc_drop", Hook.TC, device="eth0", direction=direction))
     assert not pings(node)
     wanted = put(user("tc_pass", Hook.TC, device="eth0", direction=direction))
     wait_for(lambda: pings(node), what="the ping")
     assert dict(kernel.read().programs) == same(wanted)
-    if tc == "clsact":
+    if hook == "clsact":
         assert node.run(f"tc filter show dev eth0 {direction}").count("direct-action") == 1
 
 
 def test_other_filters_and_their_qdisc_stay(kernel, node, user, put, monkeypatch):
-    monkeypatch.setattr(programs, "has", lambda name: name != "tcx")
+    attach_by("clsact", monkeypatch)
     node.run("tc qdisc add dev eth0 clsact")
     put(user("tc_pass", name="pinned"))
     node.run(f"tc filter add dev eth0 ingress prio 5 bpf da pinned {kernel._pins.program('pinned')}")
@@ -129,7 +120,7 @@ def in_cgroup(path):
         (home / "cgroup.procs").write_text(str(os.getpid()))
 
 
-def test_another_target_takes_over_before_the_first_goes(kernel, node, user, put, tc):
+def test_another_target_takes_over_before_the_first_goes(kernel, node, user, put, hooks):
     put(user("tc_drop", Hook.TC, device="eth0", direction="ingress"))
     wanted = put(user("tc_pass", Hook.TC, device="eth0", direction="egress"))
     wait_for(lambda: pings(node), what="the ping")
@@ -142,7 +133,7 @@ def test_another_target_takes_over_before_the_first_goes(kernel, node, user, put
     assert "xdp" not in node.run("ip link show eth0")
 
 
-def test_a_failed_move_leaves_the_first_target(kernel, node, user, put, tc):
+def test_a_failed_move_leaves_the_first_target(kernel, node, user, put, hooks):
     wanted = put(user("tc_pass", Hook.TC, device="eth0", direction="ingress"))
     moved = user("pass_everything_with_a_long_name", Hook.XDP, device="lo", mode="native")
     with pytest.raises(KernelError, match="attaching to lo in native mode"):
@@ -356,9 +347,9 @@ def test_a_map_of_maps_is_known_again(kernel, node, put, counting):
     assert dict(kernel.read().programs) == same(wanted)
 
 
-def test_drift_attachment_removed(kernel, node, user, put, tc):
+def test_drift_attachment_removed(kernel, node, user, put, hooks):
     wanted = put(user("tc_pass", Hook.TC, device="eth0", direction="ingress"))
-    if tc == "tcx":
+    if hooks == "tcx":
         kernel._pins.program_link("one").unlink()
     else:
         node.run("tc filter del dev eth0 ingress")
@@ -367,7 +358,7 @@ def test_drift_attachment_removed(kernel, node, user, put, tc):
     assert dict(kernel.read().programs) == same(wanted)
 
 
-@pytest.mark.usefixtures("tc")
+@pytest.mark.usefixtures("hooks")
 def test_drift_pin_removed(kernel, node, user, put, pins):
     wanted = put(user("tc_pass", Hook.TC, device="eth0", direction="ingress"))
     (pins / "programs" / "one").unlink()
