@@ -3,13 +3,14 @@
 
 They run one after the other, and beside them those that emulate machines, which takes one CPU for many minutes while
 the other stages rarely take more than one. Every stage runs even where an earlier one failed. Its output is shown as it
-comes, of those beside when they end, and kept in build/logs/STAGE.log. At the end there is a table of the stages, and
-the sum of what they counted in the last line (also in build/logs/summary). A stage that counts nothing itself (a
-linter) counts as one.
+comes, of those beside when they end, and kept in build/logs/STAGE.log. At the end there is a table of the stages, with
+the time that they took and that of the CPUs (but of nodes that a stage booted), and the sum of what they counted in the
+last line (also in build/logs/summary). A stage that counts nothing itself (a linter) counts as one.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -54,6 +55,8 @@ class Outcome:
 
     stage: str
     seconds: float
+    cpu: float
+    """Seconds of CPU time of the stage's processes that ended."""
     ok: bool
     passed: int
     failed: int
@@ -90,13 +93,15 @@ def run(stage: str, beside: bool = False) -> Outcome:
             if not beside:
                 print(line, end="", flush=True)
             log.write(line)
-    ok = process.wait() == 0
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    ok = process.returncode == 0
     passed, failed = counts((LOGS / f"{stage}.log").read_text())
     if ok and not passed:
         passed = 1
     if not ok and not failed:
         failed = 1
-    outcome = Outcome(stage, time.monotonic() - began, ok, passed, failed)
+    outcome = Outcome(stage, time.monotonic() - began, used.ru_utime + used.ru_stime, ok, passed, failed)
     if beside:
         print(f"\n=== {stage} (ran beside the others)\n{(LOGS / f'{stage}.log').read_text()}", end="")
     print(f"=== {stage}: {'ok' if ok else 'FAILED'} after {outcome.seconds:.0f} s", flush=True)
@@ -123,11 +128,10 @@ def main() -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(EVIDENCE, ignore_errors=True)
     outcomes = list(run_all(sys.argv[1:] or (*STAGES, *BESIDE)))
-    print(f"\n{'stage':<18}{'seconds':>8}{'passed':>8}{'failed':>8}")
+    print(f"\n{'stage':<18}{'seconds':>8}{'CPU':>8}{'passed':>8}{'failed':>8}")
     for row in outcomes:
-        print(
-            f"{row.stage:<18}{row.seconds:>8.0f}{row.passed:>8}{row.failed:>8}  {'' if row.ok else 'FAILED'}".rstrip()
-        )
+        numbers = f"{row.seconds:>8.0f}{row.cpu:>8.0f}{row.passed:>8}{row.failed:>8}"
+        print(f"{row.stage:<18}{numbers}  {'' if row.ok else 'FAILED'}".rstrip())
     failed = sum(row.failed for row in outcomes)
     summary = f"{sum(row.passed for row in outcomes)} passed, {failed} failed"
     (LOGS / "summary").write_text(summary + "\n")
