@@ -10,7 +10,8 @@ description:
   - The bandwidth manager holds endpoints to their rates, which module M(ebpf.datapath.endpoint) sets.
   - An option that is not given stays as it is, and so do all other options of the node.
   - While an endpoint has a rate, the manager cannot be taken away; all such endpoints are told. Module
-    M(ebpf.datapath.desired_state) changes both in one step.
+    M(ebpf.datapath.desired_state) changes both in one step. Nor can it be disabled alone while other options need it;
+    V(absent) of O(state) returns all of them to their defaults.
   - A kernel without qdisc fq is refused, and nothing is changed then. All violations are told at once.
 extends_documentation_fragment:
   - ebpf.datapath.executor

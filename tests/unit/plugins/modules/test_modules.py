@@ -11,6 +11,9 @@ from ansible_collections.ebpf.datapath.plugins.modules import (
     service,
 )
 
+from datapath.spec.later import LATER
+from datapath.spec.options import find
+
 ANSWER = {
     "changed": True,
     "check": False,
@@ -295,3 +298,9 @@ def test_an_endpoint_in_two_places_is_refused_before_anything_runs(stand_in, run
 def test_a_manager_that_is_told_nothing_or_too_much_is_refused_before_anything_runs(stand_in, run_module, arguments):
     assert run_module(bandwidth_manager, executable=str(stand_in.path), **arguments)["failed"]
     assert not (stand_in.path.parent / "calls.json").exists()
+
+
+def test_the_manager_s_options_are_options_of_the_executor():
+    """By their names in documents; one that a version lacks is refused as such, and not as a typo."""
+    (section,) = bandwidth_manager.document({"state": "absent"}).values()
+    assert [name for name in section["values"] if not find(name) and name.replace("_", "-") not in LATER] == []
