@@ -20,7 +20,12 @@ def check_inventory(document, names, foreign=()):
     lines += [
         executor.describe(dict(error, path=variables.behind(error["path"], parameters))) for error in answer["errors"]
     ]
-    return {"errors": lines, "effective": answer.get("effective", {}), "dsr": answer.get("dsr", {})}
+    return {
+        "errors": lines,
+        "effective": answer.get("effective", {}),
+        "balances": answer.get("balances", False),
+        "dsr": answer.get("dsr", {}),
+    }
 
 
 def parse_probe(text):
@@ -28,9 +33,9 @@ def parse_probe(text):
     return node.parse(collection.plain(text))
 
 
-def node_violations(facts, options, dry_run=False):
+def node_violations(facts, options, dry_run=False, balances=True):
     """Why this node cannot do what is asked, a line each."""
-    return node.violations(collection.plain(facts), collection.plain(options), bool(dry_run))
+    return node.violations(collection.plain(facts), collection.plain(options), bool(dry_run), bool(balances))
 
 
 def path_findings(facts, document, options):

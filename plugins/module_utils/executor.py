@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import sys
 
+from ansible_collections.ebpf.datapath.plugins.module_utils.lb_options_spec import KEYS
+
 # What an answer to `apply` holds that a module hands on to the user.
 _RESULT_KEYS = ("operations", "operation_count", "disruption", "map_writes")
 
@@ -45,7 +47,7 @@ class Executor:
         if not (check and pending):
             answer = self._apply(document, check)
         else:
-            answer = subtract(self._apply({**pending, **document}, check), self._apply(pending, check))
+            answer = subtract(self._apply(combine(pending, document), check), self._apply(pending, check))
         for warning in answer.get("warnings", ()):
             self._module.warn(warning)
         result = {key: answer[key] for key in _RESULT_KEYS if key in answer}
@@ -126,6 +128,23 @@ def describe(error):
     if error.get("nearest"):
         line += " (did you mean %s?)" % (error["nearest"],)
     return line
+
+
+def combine(pending, document):
+    """`document` after `pending`, as one document; options that merge leave those that they do not name."""
+    both = {**pending, **document}
+    before, after = pending.get("options") or {}, document.get("options") or {}
+    if before and after.get("merge"):
+        own = after.get("values") or {}
+        # What is pending in `config` is applied last, and would have the last word.
+        named = {KEYS.get(name) for name in own}
+        config = {key: value for key, value in (before.get("config") or {}).items() if key not in named}
+        both["options"] = {
+            **before,
+            "values": {**(before.get("values") or {}), **own},
+            "config": {**config, **(after.get("config") or {})},
+        }
+    return both
 
 
 def subtract(whole, part):

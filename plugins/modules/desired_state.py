@@ -20,7 +20,8 @@ extends_documentation_fragment:
 options:
   document:
     description:
-      - Sections by name. C(options) holds C(values) and C(config) as module M(ebpf.datapath.lb_options) takes them,
+      - Sections by name. C(options) holds C(values) and C(config) as module M(ebpf.datapath.lb_options) takes them, and
+        C(merge), with which options that it does not name stay as they are (and null is an option's default);
         C(services) and C(endpoints) hold C(items) and C(purge), which modules M(ebpf.datapath.service) and
         M(ebpf.datapath.endpoint) take as C(services) or C(endpoints), and C(purge).
       - Lookup P(ebpf.datapath.desired_state#lookup) makes it of the inventory's variables.

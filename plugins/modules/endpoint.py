@@ -21,13 +21,23 @@ extends_documentation_fragment:
   - ebpf.datapath.executor.diff
 options:
   name:
-    description: Name of the endpoint, letters, digits and C(. _ -) between them.
+    description: Name of the endpoint, letters, digits and C(. _ -) between them. That of the O(manifest) unless given.
     type: str
   state:
     description: V(present) replaces the endpoint as a whole, V(absent) removes it.
     type: str
     choices: [present, absent]
     default: present
+  manifest:
+    description:
+      - The manifest of a Pod, as C(podman kube play) takes it, as a dictionary.
+      - What counts are C(metadata.name), C(metadata.labels), and of C(metadata.annotations)
+        C(kubernetes.io/egress-bandwidth), C(kubernetes.io/ingress-bandwidth) and C(bandwidth.cilium.io/priority).
+        They stand for O(egress_bandwidth), O(ingress_bandwidth) and O(priority).
+      - O(name) and O(labels) go before those of the manifest. Rates and priority that are given both ways must be the
+        same.
+      - An annotation that looks like one about bandwidth and is not known is refused, as it would have no effect.
+    type: dict
   interface:
     description: The device on the host's side. No two endpoints have the same one.
     type: str
@@ -51,7 +61,8 @@ options:
     description:
       - Bits a second that the endpoint may send, of whole frames, in a quantity of Kubernetes such as V(50M) or V(1Gi).
       - With O(interfaces), each endpoint that is found has this rate.
-      - This, O(ingress_bandwidth) and O(priority) need option C(enable-bandwidth-manager).
+      - This, O(ingress_bandwidth) and O(priority) need option C(enable-bandwidth-manager), see module
+        M(ebpf.datapath.bandwidth_manager).
     type: raw
   ingress_bandwidth:
     description: Bits a second that it may receive, with bursts of 100 ms (at least 128 KiB); what is more is dropped.
@@ -61,14 +72,15 @@ options:
     description: Priority of the packets that it sends, V(guaranteed), V(burstable), V(besteffort), or 1 to 15.
     type: raw
   endpoints:
-    description: Several endpoints, each a dictionary of O(name), O(state), O(interface), O(interfaces), O(host),
-      O(labels), O(addresses), O(egress_bandwidth), O(ingress_bandwidth) and O(priority).
+    description: Several endpoints, each a dictionary of O(name), O(state), O(manifest), O(interface), O(interfaces),
+      O(host), O(labels), O(addresses), O(egress_bandwidth), O(ingress_bandwidth) and O(priority).
     type: list
     elements: dict
   purge:
     description: Remove the endpoints that O(endpoints) does not list.
     type: bool
 seealso:
+  - module: ebpf.datapath.bandwidth_manager
   - module: ebpf.datapath.desired_state
 """
 
@@ -85,6 +97,11 @@ EXAMPLES = r"""
     name: db
     interface: ve-db
     egress_bandwidth: 50M
+
+- name: A Pod that podman runs, with name, labels and rates of its manifest
+  ebpf.datapath.endpoint:
+    interface: veth0
+    manifest: "{{ lookup('ansible.builtin.file', 'web.yml') | from_yaml }}"
 
 - name: The host, and every container that systemd-nspawn starts
   ebpf.datapath.endpoint:
@@ -205,7 +222,7 @@ from ansible_collections.ebpf.datapath.plugins.module_utils import executor
 
 _PLACES = ("interface", "interfaces", "host")
 _RATES = ("egress_bandwidth", "ingress_bandwidth", "priority")
-_ENDPOINT = ("name", "state", *_PLACES, "labels", "addresses", *_RATES)
+_ENDPOINT = ("name", "state", "manifest", *_PLACES, "labels", "addresses", *_RATES)
 
 
 def document(params):
@@ -222,6 +239,7 @@ def main():
             executor.apply_arguments(),
             name={"type": "str"},
             state={"type": "str", "choices": ["present", "absent"], "default": "present"},
+            manifest={"type": "dict"},
             interface={"type": "str"},
             interfaces={"type": "str"},
             host={"type": "bool"},
@@ -234,7 +252,7 @@ def main():
             purge={"type": "bool"},
         ),
         mutually_exclusive=[_PLACES, *(["endpoints", key] for key in _ENDPOINT if key != "state")],
-        required_one_of=[["name", "endpoints"]],
+        required_one_of=[["name", "manifest", "endpoints"]],
         required_by={"purge": ["endpoints"]},
         supports_check_mode=True,
     )

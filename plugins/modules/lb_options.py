@@ -31,6 +31,7 @@ options:
     default: {}
 seealso:
   - module: ebpf.datapath.service
+  - module: ebpf.datapath.bandwidth_manager
 """
 
 EXAMPLES = r"""

@@ -18,8 +18,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 _CHECK = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
+from datapath.compile import wants_load_balancer
 from datapath.compile.drivers import outlook
 from datapath.compile.path_mtu import Way, dsr_backends, judge
+from datapath.sources.merge import merge as merge_health
 from datapath.spec.later import LATER
 from datapath.spec.document import merge
 from datapath.spec.scalars import parse_address
@@ -35,6 +37,7 @@ else:
     options = effective(state.options)
     dsr = {name: list(map(str, found)) for name, found in dsr_backends(state.services, options).items()}
     answer = {"errors": [], "effective": dict(options), "dsr": dsr}
+    answer["balances"] = wants_load_balancer(merge_health(state, {}))
     ways = {parse_address(address): Way(*way) for address, way in asked["ways"]["routes"].items()}
     receiving = [Way(*each) for each in asked["ways"]["receiving"].items()]
     found = judge(state.services, options, ways, receiving)
@@ -71,8 +74,8 @@ def check(document, variables, path, ways=None):
     `ways` are what a node's routes and devices let through (`node.ways`).
 
     Returns {"errors": [...], "later": {name: why it is not implemented}} and, without errors, "effective": {key:
-    value}, "dsr": {service with direct server return: addresses of its backends}, "refusals" and "warnings", what is
-    wrong with the ways, and "devices", what to expect of each.
+    value}, "balances", whether that takes a load balancer, "dsr": {service with direct server return: addresses of its
+    backends}, "refusals" and "warnings", what is wrong with the ways, and "devices", what to expect of each.
     """
     ways = ways or {"routes": {}, "receiving": {}, "devices": {}}
     done = subprocess.run(

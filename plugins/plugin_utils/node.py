@@ -52,15 +52,15 @@ def _word(words, key):
     return words[words.index(key) + 1] if key in words[:-1] else ""
 
 
-def violations(node, options, dry_run=False):
+def violations(node, options, dry_run=False, balances=True):
     """Every reason why this node cannot do what is asked: the missing feature, the consequence, the remedy.
 
     `node` is what `parse` returned, `options` the effective options by Cilium's keys
-    ({} when nothing is asked of the load balancer).
+    ({} when nothing is asked of the load balancer), `balances` whether there is a load balancer.
     A dry run installs nothing, so it needs what the real run would install.
     """
     found = []
-    for check in (_rights, _kernel, _bandwidth, _software, _mounts, _devices, _ports):
+    for check in (_rights, _kernel, _bandwidth, _software, _mounts, _devices, *([_ports] if balances else [])):
         found.extend(check(node, options, dry_run))
     return ["%s. %s. %s." % violation for violation in found]
 
@@ -175,7 +175,7 @@ def _devices(node, options, dry_run):
         if not any(_matches(name, device) for name in names):
             yield (
                 "device %s does not exist" % device,
-                "The load balancer has nothing to attach to there",
+                "Programs have nothing to attach to there",
                 "Devices of this node: %s" % ", ".join(name for name in names if name != "lo"),
             )
 

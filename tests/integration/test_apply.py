@@ -36,6 +36,16 @@ def test_a_second_apply_changes_nothing(agent):
     assert agent.desired.stat().st_mtime_ns == before
 
 
+def test_options_that_merge_leave_the_others(agent):
+    agent.apply(document(service()))
+    done = agent.apply({"options": {"merge": True, "values": {"debug": True}}})
+    assert [(row["target"], row["key"], row["after"]) for row in done["operations"]] == [("option", "debug", "true")]
+    assert (done["changed"], done["map_writes"]) == (True, 0)
+    done = agent.apply({"options": {"merge": True, "values": {"debug": None}}})
+    assert [(row["target"], row["key"]) for row in done["operations"]] == [("option", "debug")]
+    assert not agent.apply(document(service()))["changed"]
+
+
 def test_a_change_that_only_the_agent_sees_counts_as_a_change(agent):
     checked = {"type": "tcp", "interval": "5s", "timeout": "1s"}
     agent.apply(document(service(health_check=checked)))

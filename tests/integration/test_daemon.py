@@ -145,12 +145,14 @@ def test_a_lost_state_leaves_forwarding_alone_and_is_kept(agent):
         assert len(answers(agent.client, VIP)) == 2
         status = agent.ask("status")
         assert any("forwarding is left as it is" in problem for problem in status["problems"])
-        part = {"services": {"items": [service("other")]}}
-        for how in (agent.check, agent.apply):
-            assert "cannot be changed in part" in how(part, code=2)["errors"][0]["message"]
+        whole = {**wanted, "programs": NOTHING, "endpoints": NOTHING}
+        merging = {**whole, "options": {**wanted["options"], "merge": True}}
+        for part in ({"services": {"items": [service("other")]}}, merging):
+            for how in (agent.check, agent.apply):
+                assert "cannot be changed in part" in how(part, code=2)["errors"][0]["message"]
         assert agent.desired.read_text() == "{ damaged"
         assert len(answers(agent.client, VIP)) == 2
-        report = agent.apply({**wanted, "programs": NOTHING, "endpoints": NOTHING})
+        report = agent.apply(whole)
         assert report["map_writes"] == 0
         assert len(answers(agent.client, VIP)) == 2
     kept = list(agent.desired.parent.glob("desired.json.unreadable-*"))

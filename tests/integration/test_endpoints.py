@@ -34,6 +34,21 @@ def test_endpoints_come_and_go_with_their_devices(agent):
     assert states(agent)["db"] == "present"
 
 
+def test_an_endpoint_as_its_manifest_says(agent):
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": {"app": "web"}}}
+    document = endpoints({"interface": "client0", "manifest": pod})
+    assert agent.apply(document)["changed"]
+    (row,) = agent.ask("endpoint", "list", "web")["endpoints"]
+    assert (row["interface"], row["labels"], row["state"]) == ("client0", {"app": "web"}, "present")
+    # What is stored is the endpoint, so it makes no difference who describes it.
+    assert not agent.apply(document)["changed"]
+    assert not agent.apply(endpoints({"name": "web", "interface": "client0", "labels": {"app": "web"}}))["changed"]
+    pod["metadata"]["annotations"] = {"kubernetes.io/egress-bandwidth": "0"}
+    (error,) = agent.apply(document, code=2)["errors"]
+    assert error["path"] == "endpoints.items[0].manifest.metadata.annotations.kubernetes.io/egress-bandwidth"
+    assert not agent.apply(endpoints({"name": "web", "interface": "client0", "labels": {"app": "web"}}))["changed"]
+
+
 def test_an_unknown_endpoint_is_told_with_the_nearest(agent):
     agent.apply(endpoints({"name": "host", "host": True}))
     answer = agent.run("endpoint", "list", "hots")

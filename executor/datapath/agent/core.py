@@ -420,7 +420,7 @@ def _has_options(document: object) -> bool:
 
 
 def _states_everything(document: object) -> bool:
-    if not isinstance(document, Mapping) or not _has_options(document):
+    if not isinstance(document, Mapping) or not _has_options(document) or document["options"].get("merge"):
         return False
     sections = [document.get(name) for name in documents.ITEM_SECTIONS]
     return all(isinstance(section, Mapping) and bool(section.get("purge")) for section in sections)

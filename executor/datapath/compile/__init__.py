@@ -38,12 +38,12 @@ _OTHERS = (Group.EXECUTOR, Group.BACKEND, Group.BANDWIDTH)
 def wants_load_balancer(merged: MergedState) -> bool:
     """Whether this node is to balance load: it has services, or options of the load balancer are set.
 
-    A backend's options may be those of the whole fleet, and a bandwidth manager's devices are its own, so there only
-    services count.
+    The options of a backend, or of a node with endpoints, may be those of the whole fleet, so there only services
+    count. Devices by themselves say where something would be, not what.
     """
-    if merged.services or node.wanted(merged) or bandwidth.wanted(merged):
+    if merged.services or merged.endpoints or node.wanted(merged) or bandwidth.wanted(merged):
         return bool(merged.services)
-    return any(BY_KEY[key].group not in _OTHERS for key in merged.options)
+    return any(BY_KEY[key].group not in _OTHERS for key in merged.options if key != "devices")
 
 
 def selected_devices(merged: MergedState, facts: NodeFacts) -> tuple[str, ...]:

@@ -39,9 +39,11 @@ def outputs() -> Mapping[str, str]:
 def _tables() -> str:
     specs = "".join(f'    "{option.param}": {_literal(ansible_type(option))},\n' for option in REGISTRY)
     names = "".join(f'    "{option.param}": "{option.variable}",\n' for option in REGISTRY)
+    keys = "".join(f'    "{option.param}": "{option.key}",\n' for option in REGISTRY)
     return (
         f"ARGUMENT_SPEC = {{\n{specs}}}\n\n"
-        f"# Parameter -> inventory variable that stands for it.\nVARIABLES = {{\n{names}}}\n"
+        f"# Parameter -> inventory variable that stands for it.\nVARIABLES = {{\n{names}}}\n\n"
+        f"# Parameter -> key of Cilium's agent.\nKEYS = {{\n{keys}}}\n"
     )
 
 

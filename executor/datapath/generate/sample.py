@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from datapath.generate import roles
+from datapath.generate import argument_specs, roles
 from datapath.generate.text import flow, plain
 from datapath.spec.option import Group, Option
 from datapath.spec.options import REGISTRY
@@ -15,7 +15,9 @@ _WIDTH = 116
 
 _HOSTS = """\
 # Load balancers are the hosts in group lb_node, and nothing else is needed. Group dsr_backend_node is for the backends
-# of services with direct server return (cilium_loadbalancer_mode: dsr, hybrid); group backend_node is for your own use.
+# of services with direct server return (cilium_loadbalancer_mode: dsr, hybrid), group endpoint_node for hosts whose
+# containers and virtual machines have rates (datapath_endpoints); a host may be in it beside one of the others. Group
+# backend_node is for your own use.
 ---
 all:
   children:
@@ -26,6 +28,8 @@ all:
         lb2:
           ansible_host: 198.51.100.2
     dsr_backend_node:
+      hosts: {}
+    endpoint_node:
       hosts: {}
     backend_node:
       hosts: {}
@@ -64,6 +68,13 @@ _ENDPOINTS = """\
 #     interface: ve-db
 #     labels: {app: db, tier: backend}
 #     addresses: [10.0.2.11, "2001:db8:2::11"]
+#   - interface: ve-web
+#     manifest:
+#       apiVersion: v1
+#       kind: Pod
+#       metadata:
+#         name: web
+#         labels: {app: web}
 #   - name: containers
 #     interfaces: ve-*
 #     labels: {kind: container}
@@ -88,6 +99,7 @@ def outputs(root: Path) -> Mapping[str, str]:
         "inventories/sample/hosts.yml": head + _HOSTS,
         "inventories/sample/group_vars/lb_node/options.yml": head + _options(),
         "inventories/sample/group_vars/lb_node/services.yml": head + _variables(root, "load_balancer"),
+        "inventories/sample/group_vars/endpoint_node/options.yml": head + _bandwidth(),
         "inventories/sample/group_vars/all/endpoints.yml": head + _variables(root, "endpoints"),
         "inventories/sample/group_vars/all/datapath.yml": head + _variables(root, "preflight", "executor"),
     }
@@ -112,6 +124,11 @@ def _options() -> str:
     parts.append("# " + "By Cilium's own keys ".ljust(_WIDTH, "-") + "\n\n")
     parts += [_variable(each) for each in roles.other_variables(Path()) if each.name == "cilium_config_extra_vars"]
     return "".join(parts).rstrip("\n") + "\n"
+
+
+def _bandwidth() -> str:
+    """The options of nodes that only have endpoints."""
+    return "---\n" + "".join(map(_option, filter(argument_specs.of_bandwidth, REGISTRY))).rstrip("\n") + "\n"
 
 
 def _option(option: Option) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from datapath.generate.text import flow
+from datapath.spec.manifests import ANNOTATIONS
 from datapath.spec.option import Kind, Option
-from datapath.spec.options import REGISTRY
 
 _ANSIBLE_TYPES = {
     Kind.BOOL: "bool",
@@ -142,6 +143,8 @@ SERVICES_PURGE = {
     "default": True,
 }
 
+_ANNOTATIONS = ", ".join(f"C({each})" for each in ANNOTATIONS)
+
 ENDPOINTS: dict[str, Any] = {
     "description": [
         "Endpoints of the node: the host itself, and what is behind its devices, such as containers.",
@@ -151,12 +154,23 @@ ENDPOINTS: dict[str, Any] = {
     "type": "list",
     "elements": "dict",
     "options": {
-        "name": {"description": "Name of the endpoint, without a slash.", "type": "str", "required": True},
+        "name": {
+            "description": "Name of the endpoint, without a slash. That of the C(manifest) unless given.",
+            "type": "str",
+        },
         "state": {
             "description": "C(absent) removes the endpoint.",
             "type": "str",
             "choices": ["present", "absent"],
             "default": "present",
+        },
+        "manifest": {
+            "description": [
+                "The manifest of a Pod, as C(podman kube play) takes it.",
+                f"What counts are its name, its labels and its annotations {_ANNOTATIONS}.",
+                "A name and labels of the endpoint itself go before those of the manifest; rates must not differ.",
+            ],
+            "type": "dict",
         },
         "interface": {
             "description": [
@@ -228,13 +242,13 @@ def sentences(option: Option) -> list[str]:
     return lines
 
 
-def option_variables() -> dict[str, Any]:
-    """Inventory variable of every option -> its row of an argument specification.
+def option_variables(options: Iterable[Option]) -> dict[str, Any]:
+    """Inventory variable of each option -> its row of an argument specification.
 
     No row has a default: what is not set is not passed on, so that the executor alone knows the defaults.
     """
     rows = {}
-    for option in REGISTRY:
+    for option in options:
         row: dict[str, Any] = {"description": [*sentences(option), f"Cilium's key is C({option.key})."]}
         row.update(ansible_type(option))
         if option.choices:

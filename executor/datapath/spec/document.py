@@ -27,8 +27,9 @@ T = TypeVar("T", bound=_Parsed)
 def merge(current: DesiredState, document: object) -> DesiredState:
     """`current` with `document` applied to it.
 
-    `options` states the whole option set; the other sections merge by name, and replace all with `purge`. One that is
-    not given stays as it is. Raises `SpecErrors` with every violation; nothing else.
+    `options` states the whole option set, or with `merge` those that it names. The other sections merge by name, and
+    replace all with `purge`. One that is not given stays as it is. Raises `SpecErrors` with every violation; nothing
+    else.
     """
     whole = Violations("document")
     sections = Fields(whole, "document", document, SECTIONS)
@@ -62,7 +63,12 @@ def located(errors: Iterable[SpecError], document: object) -> list[SpecError]:
 def item_names(document: object, section: str) -> list[str]:
     """Names of the items in a section of a document that `merge` takes."""
     given = document.get(section) if isinstance(document, Mapping) else None
-    return [str(item["name"]) for item in (given or {}).get("items") or ()]
+    name_of = endpoint_spec.item_name if section == "endpoints" else _item_name
+    return [name_of(item) for item in (given or {}).get("items") or ()]
+
+
+def _item_name(item: Mapping[str, Any]) -> str:
+    return str(item["name"])
 
 
 def load(document: object) -> DesiredState:
@@ -85,9 +91,12 @@ def _merge_options(current: Options, raw: Any) -> tuple[Options, list[SpecError]
     if raw is None:
         return current, []
     violations = Violations("options")
-    section = Fields(violations, "options", raw, ("values", "config"))
-    options: dict[str, Any] = {}
+    section = Fields(violations, "options", raw, ("values", "config", "merge"))
+    options: dict[str, Any] = dict(current) if section.take_or("merge", parse_bool, False) else {}
     for path, name, raw_value in _named_values(violations, section, "values"):
+        if raw_value is None and name in BY_PARAM:
+            # As if it had never been set: with `merge`, back to its default.
+            options.pop(BY_PARAM[name].key, None)
         options.update(_option(violations, path, name, raw_value, BY_PARAM))
     # second, so that the escape hatch is applied last
     for path, name, raw_value in _named_values(violations, section, "config"):
@@ -216,10 +225,10 @@ def _merge_endpoints(
     if not effective(options)["enable-bandwidth-manager"]:
         for endpoint in merged.values():
             item = parsed.get(endpoint.name)
-            path = item.path if item is not None else f"endpoints.{endpoint.name}"
             for name in endpoint_spec.without_manager(endpoint):
+                path = item.places[name] if item is not None else f"endpoints.{endpoint.name}.{name}"
                 message = "enable-bandwidth-manager is false, so this would never have an effect"
-                violations.add(f"{path}.{name}", getattr(endpoint, name), message, "enable-bandwidth-manager: true")
+                violations.add(path, getattr(endpoint, name), message, "enable-bandwidth-manager: true")
     return tuple(merged[name] for name in sorted(merged)), violations.errors
 
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Optional
 
-from datapath.spec import scalars
+from datapath.spec import manifests, scalars
 from datapath.spec.errors import RefusedError
 from datapath.spec.fields import Fields, Violations
+from datapath.spec.manifests import Manifest, Said
 from datapath.spec.services import parse_presence
 from datapath.state.model import Endpoint, IPAddress
 
 RATE_FIELDS = ("egress_bandwidth", "ingress_bandwidth", "priority")
-ENDPOINT_FIELDS = ("name", "state", "interface", "interfaces", "host", "labels", "addresses", *RATE_FIELDS)
+ENDPOINT_FIELDS = ("name", "state", "manifest", "interface", "interfaces", "host", "labels", "addresses", *RATE_FIELDS)
 PLACES = ("interface", "interfaces", "host")
 PLACE_FORM = "interface (a device), interfaces (a pattern such as ve-*), or host: true"
 PATTERN_FORM = "a pattern of at most 64 characters with *, ? or [...], such as ve-*"
@@ -43,19 +44,23 @@ class ParsedEndpoint:
     present: bool
     endpoint: Optional[Endpoint]
     """None where something is refused, or where only the name of an absent endpoint is given."""
+    places: Mapping[str, str]
+    """Where each of `RATE_FIELDS` is said."""
 
 
 def parse_endpoint(violations: Violations, path: str, raw: Any) -> Optional[ParsedEndpoint]:
     """Read one item; None where it has no usable name."""
     fields = Fields(violations, path, raw, ENDPOINT_FIELDS)
-    name = fields.require("name", _name, "a name") if isinstance(raw, dict) else None
+    manifest = manifests.read(violations, fields.at("manifest"), fields.raw("manifest"))
+    name = _endpoint_name(fields, manifest) if isinstance(raw, dict) else None
     present = fields.take_or("state", parse_presence, True)
     place = _place(fields, needed=present and isinstance(raw, dict))
-    labels = _labels(fields)
+    labels = _labels(fields, manifest)
     addresses = _addresses(fields)
-    rates = _rates(fields)
-    if place.get("host"):
-        fields.refuse_others(("ingress_bandwidth",), "has no effect with host: what the host receives has arrived")
+    rates, places = _rates(fields, manifest)
+    if place.get("host") and rates["ingress_bandwidth"] is not None:
+        message = "has no effect with host: what the host receives has arrived"
+        violations.add(places["ingress_bandwidth"], rates["ingress_bandwidth"], message)
     if place.get("interfaces") is not None:
         fields.refuse_others(("addresses",), "has no effect with interfaces, which may match several devices")
     if name is None:
@@ -63,7 +68,19 @@ def parse_endpoint(violations: Violations, path: str, raw: Any) -> Optional[Pars
     endpoint = None
     if fields.sound and place:
         endpoint = Endpoint(name, labels=labels, addresses=addresses, **rates, **place)
-    return ParsedEndpoint(path, name, present, endpoint)
+    return ParsedEndpoint(path, name, present, endpoint, places)
+
+
+def item_name(item: Mapping[str, Any]) -> str:
+    """Name of an item that `parse_endpoint` took."""
+    name = item.get("name")
+    return str(manifests.name_in(item.get("manifest")) if name is None else name)
+
+
+def _endpoint_name(fields: Fields, manifest: Manifest) -> Optional[str]:
+    if manifest.name is None or fields.given("name"):
+        return fields.require("name", _name, "a name, or a manifest that has one")
+    return fields.violations.parse(manifest.name.path, manifest.name.value, _name)
 
 
 def _name(raw: Any) -> str:
@@ -108,21 +125,25 @@ def _place(fields: Fields, needed: bool) -> dict[str, Any]:
     return given if len(given) == 1 else {}
 
 
-def _labels(fields: Fields) -> Mapping[str, str]:
-    raw = fields.raw("labels")
-    if raw is None:
-        return MappingProxyType({})
-    if not isinstance(raw, Mapping):
-        fields.violations.add(fields.at("labels"), raw, "not a mapping", "a mapping of labels to values")
-        return MappingProxyType({})
+def _labels(fields: Fields, manifest: Manifest) -> Mapping[str, str]:
+    """The manifest's labels, and over them the item's own."""
+    own = Said(fields.at("labels"), fields.raw("labels")) if fields.given("labels") else None
     labels: dict[str, str] = {}
-    for key, value in raw.items():
-        path = f"{fields.at('labels')}.{key}"
-        name = fields.violations.parse(path, key, _label)
-        text = fields.violations.parse(path, "" if value is None else value, _label_value)
-        if name is not None and text is not None:
-            labels[name] = text
+    for said in filter(None, (manifest.labels, own)):
+        labels.update(_label_pairs(fields.violations, said))
     return MappingProxyType(dict(sorted(labels.items())))
+
+
+def _label_pairs(violations: Violations, said: Said) -> Iterator[tuple[str, str]]:
+    if not isinstance(said.value, Mapping):
+        violations.add(said.path, said.value, "not a mapping", "a mapping of labels to values")
+        return
+    for key, value in said.value.items():
+        path = f"{said.path}.{key}"
+        name = violations.parse(path, key, _label)
+        text = violations.parse(path, "" if value is None else value, _label_value)
+        if name is not None and text is not None:
+            yield name, text
 
 
 def _label(raw: Any) -> str:
@@ -154,13 +175,13 @@ def _addresses(fields: Fields) -> tuple[IPAddress, ...]:
     return tuple(found)
 
 
-def _rates(fields: Fields) -> dict[str, Any]:
-    """Keyword arguments of `Endpoint`."""
-    return {
-        "egress_bandwidth": fields.take("egress_bandwidth", _bandwidth),
-        "ingress_bandwidth": fields.take("ingress_bandwidth", _bandwidth),
-        "priority": fields.take("priority", _priority),
-    }
+def _rates(fields: Fields, manifest: Manifest) -> tuple[dict[str, Any], dict[str, str]]:
+    """Keyword arguments of `Endpoint`, and where each is said."""
+    rates, places = {}, {}
+    for name in RATE_FIELDS:
+        parse = _priority if name == "priority" else _bandwidth
+        rates[name], places[name] = manifests.take(fields, name, manifest.fields.get(name), parse)
+    return rates, places
 
 
 def _bandwidth(raw: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py"))
-ROLES = ("preflight", "executor", "datapath", "load_balancer")
+ROLES = ("preflight", "executor", "datapath", "load_balancer", "endpoints", "bandwidth_manager")
 PLAYBOOKS = ("cluster", "upgrade", "status", "reset")
 
 
@@ -99,7 +100,7 @@ def test_the_tarball_holds_what_runs_and_nothing_else(tarball):
     }
     units = {"executor/systemd/" + path.name for path in (ROOT / "executor/systemd").iterdir()}
     assert {name for name in names if name.startswith("executor/")} == {"executor/systemd"} | units
-    assert not [name for name in names if "lab" in name.split("/")[1:2] or name.endswith((".pyc", ".bpf.c"))]
+    assert not [name for name in names if re.match(r"\w+/lab(_|/|\.|$)", name) or name.endswith((".pyc", ".bpf.c"))]
     (artefact,) = (name for name in names if name.endswith(".pyz"))
     assert artefact.startswith("roles/executor/files/datapath-")
     assert artefact + ".sha256" in names
@@ -152,18 +153,16 @@ def test_a_reset_that_is_not_confirmed_refuses(installed, tmp_path):
         assert "unreachable=1" not in done.stdout
 
 
-def test_an_inventory_without_load_balancers_is_refused(installed, tmp_path):
+def test_an_inventory_without_any_node_is_refused(installed, tmp_path):
     inventory = tmp_path / "hosts.yml"
     inventory.write_text("all: {hosts: {node: {ansible_host: 192.0.2.255}}}\n")
     done = ansible("playbook", "-i", inventory, "ebpf.datapath.cluster", collections=installed)
     assert done.returncode == 2
-    assert "no host in group lb_node" in done.stdout
+    assert "no host in group lb_node and none in group endpoint_node" in done.stdout
 
 
 def test_a_role_s_variables_are_documented_under_their_own_names():
     """Whatever a task reads from the inventory is in an argument specification, else preflight would refuse it."""
-    import re
-
     known = set()
     for path in ROOT.glob("roles/*/meta/argument_specs.yml"):
         for entry_point in yaml.safe_load(path.read_text())["argument_specs"].values():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,32 +24,6 @@ PLAY = """\
 """
 SERVICE = {"name": "web", "frontends": ["192.0.2.10:80/TCP"], "backends": ["10.1.2.3:80", "10.1.2.4:80"]}
 DSR = {"cilium_loadbalancer_mode": "dsr", "datapath_services": [SERVICE]}
-
-
-@pytest.fixture
-def ansible(tmp_path):
-    """Runs a playbook over groups of hosts, all of them local; returns its exit code and output."""
-
-    def run(playbook, groups, *arguments):
-        children = {name: {"hosts": hosts} for name, hosts in groups.items()}
-        variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        inventory = {"all": {"children": children, "vars": variables}}
-        (tmp_path / "hosts.json").write_text(json.dumps(inventory), encoding="utf-8")
-        path = Path(playbook)
-        if not path.is_absolute():
-            path = tmp_path / "play.yml"
-            path.write_text(playbook, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", "ansible", "playbook", "-i", tmp_path / "hosts.json", path, *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_LOCALHOST_WARNING": "false"},
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    return run
 
 
 def judge(ansible, backends, hosts="lb1", **variables):

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datapath.compile import CompileErrors, compile_service, compile_state, selected_devices, targets
+from datapath.compile import (
+    CompileErrors,
+    compile_service,
+    compile_state,
+    selected_devices,
+    targets,
+    wants_load_balancer,
+)
 from datapath.compile.hashing import seeds
 from datapath.compile.layouts import (
     ADDRESSES,
@@ -139,12 +146,32 @@ def test_a_failed_backend_is_quarantined_and_out_of_the_table():
     assert frontends(result.state)["192.0.2.10", 80, "TCP"][1] == 2
 
 
-@pytest.mark.parametrize(("config", "wanted"), [({}, False), ({"debug": True}, False), ({"devices": "eth0"}, True)])
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({}, False),
+        ({"debug": True}, False),
+        ({"devices": "eth0"}, False),
+        ({"devices": "eth0", "bpf-lb-acceleration": "native"}, True),
+    ],
+)
 def test_a_load_balancer_is_wanted_for_its_own_options_or_services(config, wanted):
     merged = merge_health(merge(DesiredState(), {"options": {"config": config}}), {})
     state = compile_state(merged, facts(), KernelState(), BUILD).state
     assert (state.load_balancer is not None) is wanted
     assert bool(state.map_sizes) is wanted
+
+
+def test_where_there_are_endpoints_only_services_want_a_load_balancer():
+    """Options may be those of a whole fleet."""
+    document = {
+        "options": {"config": {"devices": "eth0", "bpf-lb-algorithm": "maglev"}},
+        "endpoints": {"items": [{"name": "host", "host": True}]},
+    }
+    merged = merge(DesiredState(), document)
+    assert not wants_load_balancer(merge_health(merged, {}))
+    assert wants_load_balancer(merge_health(replace(merged, services=desired(service()).services), {}))
+    assert wants_load_balancer(merge_health(replace(merged, endpoints=()), {}))
 
 
 # --- ids ----------------------------------------------------------------------------------------------------------

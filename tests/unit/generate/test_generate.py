@@ -56,6 +56,14 @@ def test_nothing_else_is_in_the_specification_of_the_options():
     assert set(specification("datapath")) - set(BY_VARIABLE) == other
 
 
+def test_a_node_with_endpoints_has_the_manager_s_options_in_a_place_of_their_own():
+    names = {option.variable for option in REGISTRY if argument_specs.of_bandwidth(option)}
+    assert {"cilium_enable_bandwidth_manager", "datapath_devices"} <= names
+    other = {"cilium_config_extra_vars", *specification("endpoints")}
+    assert set(specification("bandwidth_manager")) == names | other
+    assert set(uncommented(GENERATED["inventories/sample/group_vars/endpoint_node/options.yml"])) == names
+
+
 def test_options_have_no_second_default():
     assert [name for name, row in specification("datapath").items() if name in BY_VARIABLE and "default" in row] == []
 
@@ -82,6 +90,7 @@ def test_the_modules_specification_and_documentation_agree():
         "ARGUMENT_SPEC"
     ]
     assert tables["VARIABLES"] == {option.param: option.variable for option in REGISTRY}
+    assert tables["KEYS"] == {option.param: option.key for option in REGISTRY}
 
 
 def uncommented(text):
@@ -117,7 +126,7 @@ def test_the_sample_is_valid_when_everything_is_uncommented():
         },
     )
     assert [each.name for each in state.services] == ["dns6", "web"]
-    assert [each.name for each in state.endpoints] == ["containers", "db", "host"]
+    assert [each.name for each in state.endpoints] == ["containers", "db", "host", "web"]
     assert state.options["bpf-lb-maglev-table-size"] == 65521
 
 

@@ -286,6 +286,7 @@ BAD_INPUT = [
     (config(debug=None), "options.config.debug", "has no value", None, None),
     ({"options": {"values": []}}, "options.values", "not a mapping", None, None),
     ({"options": {"option": {}}}, "options.option", "unknown key", "config", None),
+    ({"options": {"merge": "perhaps"}}, "options.merge", "not a boolean", "true", None),
     (values(enable_ipv4=False, enable_ipv6=False), "options", "both false", "at least one", None),
     (
         {**values(enable_ipv4="no"), **services(service())},
@@ -473,6 +474,21 @@ def test_a_section_that_is_not_given_stays():
     current = merge(NOTHING, {**values(debug=True), **services(service()), **programs(program())})
     assert merge(current, {}) == current
     assert merge(current, values()).services == current.services
+
+
+def test_options_that_merge_leave_those_that_they_do_not_name():
+    current = merge(NOTHING, values(algorithm="maglev", debug=True, devices=["eth0"]))
+    document = {"options": {"merge": True, "values": {"debug": None, "mode": "dsr"}, "config": {"devices": "eth1"}}}
+    expected = {"bpf-lb-mode": "dsr", "bpf-lb-algorithm": "maglev", "devices": ("eth1",)}
+    assert dict(merge(current, document).options) == expected
+    assert dict(merge(current, {"options": {"merge": "yes"}}).options) == dict(current.options)
+    assert dict(merge(current, {"options": {"merge": False}}).options) == {}
+
+
+def test_rules_across_options_hold_for_options_that_merge():
+    current = merge(NOTHING, values(enable_ipv4=False))
+    (error,) = errors({"options": {"merge": True, "values": {"enable_ipv6": False}}}, current)
+    assert "both false" in error.message
 
 
 def test_options_state_the_whole_set():

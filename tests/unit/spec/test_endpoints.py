@@ -4,8 +4,8 @@ import ipaddress
 
 import pytest
 
-from datapath.spec.document import dump, load, merge
-from datapath.spec.errors import SpecErrors
+from datapath.spec.document import dump, item_names, load, located, merge
+from datapath.spec.errors import SpecError, SpecErrors
 from datapath.state.model import DesiredState, Endpoint
 
 NOTHING = DesiredState()
@@ -189,3 +189,151 @@ def test_a_rate_takes_the_manager():
     (error,) = errors({"options": {}}, current)
     assert error.path == "endpoints.db.egress_bandwidth"
     assert merge(current, {"options": {}, **endpoints(DB)}).endpoints[0].egress_bandwidth is None
+
+
+# --- manifests ---
+
+EGRESS, INGRESS, PRIORITY = (
+    "kubernetes.io/egress-bandwidth",
+    "kubernetes.io/ingress-bandwidth",
+    "bandwidth.cilium.io/priority",
+)
+AT = "endpoints.items[0].manifest"
+
+
+def pod(annotations=None, **more):
+    metadata = {"name": "web", "labels": {"app": "web", "tier": "front"}, "annotations": annotations}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [{"name": "n"}]}, **more}
+
+
+def described(manifest, **fields):
+    """A document with an endpoint that a manifest describes."""
+    return {**MANAGER, **endpoints({"interface": "ve-web", "manifest": manifest, **fields})}
+
+
+def test_a_manifest_gives_name_labels_and_rates():
+    annotations = {EGRESS: "50M", INGRESS: "1G", PRIORITY: "Guaranteed", "example.org/bandwidth": "much"}
+    state = merge(NOTHING, described(pod(annotations)))
+    labels = {"app": "web", "tier": "front"}
+    rates = {"egress_bandwidth": 50_000_000, "ingress_bandwidth": 10**9, "priority": 7}
+    assert state.endpoints == (Endpoint("web", "ve-web", labels=labels, **rates),)
+    assert load(dump(state)) == state
+
+
+def test_what_the_endpoint_says_itself_goes_before_its_manifest():
+    document = described(pod({EGRESS: "50M"}), name="own", labels={"tier": "back"}, egress_bandwidth="50e6")
+    (own,) = merge(NOTHING, document).endpoints
+    assert (own.name, own.labels, own.egress_bandwidth) == ("own", {"app": "web", "tier": "back"}, 50_000_000)
+
+
+def test_a_manifest_is_enough_to_remove_an_endpoint():
+    current = merge(NOTHING, described(pod({EGRESS: "50M"})))
+    assert merge(current, endpoints({"manifest": pod(), "state": "absent"})).endpoints == ()
+
+
+def test_a_manifest_without_annotations_says_nothing_about_rates():
+    document = endpoints({"interface": "ve-web", "manifest": {"kind": "Pod", "metadata": {"name": "web"}}})
+    assert merge(NOTHING, document).endpoints == (Endpoint("web", "ve-web"),)
+
+
+@pytest.mark.parametrize("word", ["Guaranteed", "Burstable", "BestEffort"])
+def test_a_priority_is_named_by_its_quality_of_service(word):
+    (web,) = merge(NOTHING, described(pod({PRIORITY: word}))).endpoints
+    assert web.priority == {"Guaranteed": 7, "Burstable": 9, "BestEffort": 6}[word]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "fields", "path", "message"),
+    [
+        ("kind: Pod", {"name": "web"}, "", "not a mapping"),
+        ({"kind": "Deployment", "metadata": {}}, {"name": "web"}, ".kind", "not the manifest of a Pod"),
+        ({"metadata": {}}, {"name": "web"}, ".kind", "not the manifest of a Pod"),
+        (pod(apiVersion="v2"), {"name": "web"}, ".kind", "not the manifest of a Pod"),
+        (pod(metadata="web"), {"name": "web"}, ".metadata", "not a mapping"),
+        (pod(spec={"hostNetwork": True}), {}, ".spec.hostNetwork", "the host's network"),
+        (pod(metadata={"name": "a/b"}), {}, ".metadata.name", "not a name"),
+        (pod(metadata={"name": "web", "labels": ["app"]}), {}, ".metadata.labels", "not a mapping"),
+        (pod(metadata={"name": "web", "labels": {"-": 1}}), {}, ".metadata.labels.-", "not a label's name"),
+        (pod(["50M"]), {}, ".metadata.annotations", "not a mapping"),
+        (pod({EGRESS: "fast"}), {}, f".metadata.annotations.{EGRESS}", "not a quantity"),
+        (pod({EGRESS: None}), {}, f".metadata.annotations.{EGRESS}", "not a quantity"),
+        (pod({EGRESS: "999"}), {}, f".metadata.annotations.{EGRESS}", "less than 1k"),
+        (pod({INGRESS: "8Ei"}), {}, f".metadata.annotations.{INGRESS}", "more than 2^63 - 1"),
+        (pod({INGRESS: "-1M"}), {}, f".metadata.annotations.{INGRESS}", "negative"),
+        (pod({PRIORITY: "high"}), {}, f".metadata.annotations.{PRIORITY}", "not a priority"),
+        (
+            pod({EGRESS: "50M"}),
+            {"egress_bandwidth": "60M"},
+            f".metadata.annotations.{EGRESS}",
+            "endpoints.items[0].egress_bandwidth says 60M",
+        ),
+        (
+            pod({PRIORITY: "guaranteed"}),
+            {"priority": 9},
+            f".metadata.annotations.{PRIORITY}",
+            "endpoints.items[0].priority says 9",
+        ),
+        (
+            pod({INGRESS: "1M"}),
+            {"interface": None, "host": True},
+            f".metadata.annotations.{INGRESS}",
+            "no effect with host",
+        ),
+    ],
+)
+def test_what_is_no_manifest(manifest, fields, path, message):
+    (error,) = errors(described(manifest, **fields))
+    assert (error.document, error.path) == ("endpoints", AT + path)
+    assert message in error.message
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("bandwidth.cilium.io/prioriti", PRIORITY),
+        ("bandwidth.cilium.io/colour", None),
+        ("kubernetes.io/egress-bandwith", EGRESS),
+        ("kubernetes.io/ingress_bandwidth", INGRESS),
+    ],
+)
+def test_an_annotation_about_bandwidth_that_nobody_knows_is_refused(key, nearest):
+    (error,) = errors(described(pod({key: "50M"})))
+    assert (error.path, error.nearest) == (f"{AT}.metadata.annotations.{key}", nearest or error.nearest)
+    assert EGRESS in error.allowed
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "kubernetes.io/config.source",
+        "kubernetes.io/config.hash",
+        "kubernetes.io/description",
+        "kubernetes.io/psp",
+        "kubernetes.io/limit-ranger",
+        "kubernetes.io/enforce-mountable-secrets",
+        "kubernetes.io/ingress.class",
+        "kubectl.kubernetes.io/restartedAt",
+        "io.kubernetes.cri-o.TTY/web",
+        "cilium.io/bandwidth",
+    ],
+)
+def test_other_annotations_are_let_be(key):
+    assert merge(NOTHING, described(pod({key: "x"}))).endpoints[0].name == "web"
+
+
+def test_a_name_is_said_by_the_endpoint_or_its_manifest():
+    (error,) = errors(endpoints({"interface": "ve-web", "manifest": {"kind": "Pod", "metadata": {}}}))
+    assert (error.path, error.allowed) == ("endpoints.items[0].name", "a name, or a manifest that has one")
+
+
+def test_without_the_manager_the_annotation_is_what_is_refused():
+    (error,) = errors(endpoints({"interface": "ve-web", "manifest": pod({EGRESS: "50M"})}))
+    assert error.path == f"{AT}.metadata.annotations.{EGRESS}"
+    assert "enable-bandwidth-manager is false" in error.message
+
+
+def test_later_stages_find_an_endpoint_by_its_manifest_s_name():
+    document = described(pod())
+    assert item_names(document, "endpoints") == ["web"]
+    error = SpecError("endpoints", "endpoints.web.interface", "ve-web", "there is none")
+    assert located([error], document)[0].path == "endpoints.items[0].interface"

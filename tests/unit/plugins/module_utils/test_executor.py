@@ -102,3 +102,22 @@ def test_subtracting_a_plan_from_itself_leaves_no_change():
     left = executor.subtract(plan([ATTACH], "", "eth0\n"), plan([ATTACH], "", "eth0\n"))
     assert (left["operations"], left["changed"], left["operation_count"]) == ([], False, 0)
     assert left["diff"]["before"] == left["diff"]["after"]
+
+
+def test_options_that_state_the_whole_set_take_the_place_of_pending_ones():
+    pending = {"options": {"values": {"mode": "dsr"}, "config": {}}, "services": {"items": []}}
+    document = {"options": {"values": {"debug": True}, "config": {}}}
+    assert executor.combine(pending, document) == {**document, "services": {"items": []}}
+
+
+def test_options_that_merge_go_on_top_of_pending_ones():
+    pending = {"options": {"merge": True, "values": {"debug": True, "mode": "dsr"}, "config": {"bpf-lb-mode": "snat"}}}
+    document = {"options": {"merge": True, "values": {"mode": None}, "config": {"devices": "eth1"}}}
+    assert executor.combine(pending, document) == {
+        "options": {"merge": True, "values": {"debug": True, "mode": None}, "config": {"devices": "eth1"}}
+    }
+
+
+def test_options_that_merge_with_nothing_pending_are_as_they_are():
+    document = {"options": {"merge": True, "values": {"debug": True}}}
+    assert executor.combine({"services": {"items": []}}, document) == {**document, "services": {"items": []}}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.ebpf.datapath.plugins.modules import (
+    bandwidth_manager,
     datapath_info,
     desired_state,
     endpoint,
@@ -9,6 +10,9 @@ from ansible_collections.ebpf.datapath.plugins.modules import (
     program,
     service,
 )
+
+from datapath.spec.later import LATER
+from datapath.spec.options import find
 
 ANSWER = {
     "changed": True,
@@ -22,6 +26,7 @@ ANSWER = {
     "warnings": ["no route to 10.0.0.1"],
     "map_writes": 3,
 }
+POD = {"kind": "Pod", "metadata": {"name": "db", "annotations": {"kubernetes.io/egress-bandwidth": "50M"}}}
 WEB = {"name": "web", "frontends": ["192.0.2.10:80/TCP"], "backends": ["10.0.0.1:80"]}
 
 
@@ -63,6 +68,51 @@ WEB = {"name": "web", "frontends": ["192.0.2.10:80/TCP"], "backends": ["10.0.0.1
             endpoint,
             {"endpoints": [{"name": "host", "host": True}], "purge": True},
             {"endpoints": {"items": [{"name": "host", "host": True}], "purge": True}},
+        ),
+        (
+            endpoint,
+            {"manifest": POD, "interface": "ve-db"},
+            {
+                "endpoints": {
+                    "items": [{"state": "present", "manifest": POD, "interface": "ve-db"}],
+                    "purge": False,
+                }
+            },
+        ),
+        (
+            bandwidth_manager,
+            {"enabled": True, "bbr": False, "devices": ["eth0"]},
+            {
+                "options": {
+                    "merge": True,
+                    "values": {"enable_bandwidth_manager": True, "enable_bbr": False, "devices": ["eth0"]},
+                }
+            },
+        ),
+        (
+            bandwidth_manager,
+            {"bbr_hostns_only": True, "host_legacy_routing": True, "devices": []},
+            {
+                "options": {
+                    "merge": True,
+                    "values": {"enable_bbr_hostns_only": True, "enable_host_legacy_routing": True, "devices": []},
+                }
+            },
+        ),
+        (
+            bandwidth_manager,
+            {"state": "absent"},
+            {
+                "options": {
+                    "merge": True,
+                    "values": {
+                        "enable_bandwidth_manager": None,
+                        "enable_bbr": None,
+                        "enable_bbr_hostns_only": None,
+                        "enable_host_legacy_routing": None,
+                    },
+                }
+            },
         ),
         (lb_options, {}, {"options": {"values": {}, "config": {}}}),
         (
@@ -150,6 +200,21 @@ def test_a_dry_run_after_another_tells_only_its_own_part(stand_in, run_module):
     assert result["diff"] == {"before": "eth0\n", "after": "eth0\na\n"}
 
 
+def test_a_dry_run_of_the_manager_keeps_the_pending_options(stand_in, run_module):
+    stand_in.answers((0, ANSWER, ""), (0, {**ANSWER, "operations": []}, ""))
+    pending = {
+        "options": {"values": {"mode": "dsr"}, "config": {"devices": "eth0", "enable-bandwidth-manager": "false"}},
+        "services": {"items": [WEB], "purge": True},
+    }
+    run_module(bandwidth_manager, check=True, executable=str(stand_in.path), pending=pending, enabled=True)
+    whole, part = (call["document"] for call in stand_in.calls)
+    assert part == pending
+    assert whole == {
+        **pending,
+        "options": {"values": {"mode": "dsr", "enable_bandwidth_manager": True}, "config": {"devices": "eth0"}},
+    }
+
+
 def test_outside_a_dry_run_nothing_is_pending(stand_in, run_module):
     stand_in.answers((0, ANSWER, ""))
     run_module(service, executable=str(stand_in.path), pending={"options": {"values": {}, "config": {}}}, **WEB)
@@ -157,13 +222,14 @@ def test_outside_a_dry_run_nothing_is_pending(stand_in, run_module):
     assert set(call["document"]) == {"services"}
 
 
-@pytest.mark.parametrize("module", [desired_state, endpoint, lb_options, service, program])
+@pytest.mark.parametrize("module", [bandwidth_manager, desired_state, endpoint, lb_options, service, program])
 def test_refusals_fail_the_task_with_all_errors(stand_in, run_module, module):
     errors = [
         {"document": "options", "path": "options.x", "value": 1, "message": "unknown", "allowed": None, "nearest": "y"}
     ]
     stand_in.answers((2, {"errors": errors}, ""))
     arguments = {
+        bandwidth_manager: {"enabled": True},
         desired_state: {"document": {}},
         lb_options: {},
         service: WEB,
@@ -219,9 +285,22 @@ def test_contradicting_arguments_are_refused_before_anything_runs(stand_in, run_
         {"name": "db", "interface": "ve-db", "host": True},
         {"name": "db", "endpoints": []},
         {"endpoints": [], "labels": {}},
+        {"endpoints": [], "manifest": POD},
         {"name": "db", "interface": "ve-db", "purge": True},
     ],
 )
 def test_an_endpoint_in_two_places_is_refused_before_anything_runs(stand_in, run_module, arguments):
     assert run_module(endpoint, executable=str(stand_in.path), **arguments)["failed"]
     assert not (stand_in.path.parent / "calls.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [{}, {"state": "absent", "enabled": False}, {"state": "absent", "devices": []}])
+def test_a_manager_that_is_told_nothing_or_too_much_is_refused_before_anything_runs(stand_in, run_module, arguments):
+    assert run_module(bandwidth_manager, executable=str(stand_in.path), **arguments)["failed"]
+    assert not (stand_in.path.parent / "calls.json").exists()
+
+
+def test_the_manager_s_options_are_options_of_the_executor():
+    """By their names in documents; one that a version lacks is refused as such, and not as a typo."""
+    (section,) = bandwidth_manager.document({"state": "absent"}).values()
+    assert [name for name in section["values"] if not find(name) and name.replace("_", "-") not in LATER] == []

@@ -15,6 +15,13 @@ def test_the_executor_s_own_parser_judges():
     assert answer["effective"]["bpf-lb-algorithm"] == "maglev"
 
 
+def test_it_tells_whether_there_is_a_load_balancer():
+    host = {"items": [{"name": "host", "host": True}]}
+    options = {"values": {}, "config": {"devices": "eth0", "bpf-lb-algorithm": "maglev"}}
+    assert check({"options": options})["balances"] is True
+    assert check({"options": options, "endpoints": host})["balances"] is False
+
+
 def test_all_violations_come_back_with_their_places():
     answer = check(
         {"options": {"values": {"nothing": 1}}, "services": {"items": [{**WEB, "backends": ["10.0.0.1:0"]}]}}

@@ -109,6 +109,7 @@ def test_missing_software_is_installed_and_only_refused_where_it_cannot_be(name)
 
 def test_nothing_is_asked_of_devices_and_ports_without_options():
     assert node.violations(node.parse(GOOD.replace("32768 60999", "1024 60999")), {}) == []
+    assert node.violations(node.parse(GOOD.replace("32768 60999", "1024 60999")), OPTIONS, balances=False) == []
 
 
 def test_the_probe_tells_about_this_machine():
