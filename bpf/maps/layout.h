@@ -306,4 +306,6 @@ struct traffic {
 struct bandwidth_config {
 	__u8 build_id[16];		/* of the object files; tells versions apart */
 	__u64 horizon;			/* ns; that of fq, which drops what is further ahead */
+	__u8 route;			/* what endpoints send is routed by the programs */
+	__u8 pad[7];
 };

@@ -223,6 +223,16 @@ options:
       - C(false) unless given.
       - Cilium's key is C(enable-bandwidth-manager), the inventory's variable C(cilium_enable_bandwidth_manager).
     type: bool
+  enable_host_legacy_routing:
+    description:
+      - Whether the host's network stack routes what endpoints send.
+      - When false, programs at the devices of all endpoints ask the host's routing table and send packets out of C(devices) straight away. Senders
+        then notice their rate at once, and a small request does not wait behind a bulk flow of the same endpoint. The host's netfilter (masquerading,
+        firewalls), C(rp_filter) and IPsec policies do not see these packets. Needs C(enable-bandwidth-manager). Cilium's default is C(false),
+        and what it does without masquerading by BPF is C(true).
+      - C(true) unless given.
+      - Cilium's key is C(enable-host-legacy-routing), the inventory's variable C(cilium_enable_host_legacy_routing).
+    type: bool
   arping_refresh_period:
     description:
       - How often neighbours are refreshed where the kernel does not do it by itself.

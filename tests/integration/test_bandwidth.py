@@ -98,6 +98,29 @@ def test_the_manager(agent):
 
 
 @NEEDS_FQ
+def test_routed_by_the_programs(agent):
+    """Of an endpoint that has no rate, too."""
+    agent.lb.run("sysctl -qw net.ipv4.ip_forward=1")
+    agent.client.run("ip route add 203.0.113.0/24 via 198.51.100.1")
+    plain = {"name": "db", "interface": "client0"}
+
+    def counted():
+        assert " 0% packet loss" in agent.client.run(f"ping -c 5 -i 0.05 -n {BACKENDS[0]}")
+        return {row["name"]: row["packets"] for row in agent.ask("status", "-v")["bandwidth_outcomes"]}
+
+    agent.apply(document(plain, enable_host_legacy_routing=False))
+    assert agent.run("verify").returncode == 0
+    assert counted()["endpoint_routed"] >= 5
+    agent.apply(document(DB, enable_host_legacy_routing=False))
+    before = counted()["endpoint_routed"]
+    assert before >= 10
+    assert rates(agent)["db", "egress"]["passed_packets"] == 5
+    agent.apply(document(DB))
+    assert counted()["endpoint_routed"] == before
+    assert rates(agent)["db", "egress"]["passed_packets"] == 10
+
+
+@NEEDS_FQ
 def test_an_endpoint_that_comes_later(agent):
     agent.apply(document({"name": "vms", "interfaces": "tap*", "ingress_bandwidth": "1M"}))
     assert rates(agent) == {}

@@ -58,6 +58,8 @@ TESTS = (
     "tests/unit/kernel/test_node.py::TestBothHooks::test_replaced_in_place_with_what_it_remembers",
     "tests/unit/kernel/test_node.py::TestBothHooks::test_remove_leaves_nothing",
     "tests/unit/kernel/test_node.py::test_together_with_the_load_balancer",
+    "tests/unit/kernel/test_bandwidth.py::TestBothHooks::test_routed_by_the_programs",
+    "tests/unit/kernel/test_bandwidth.py::TestBothHooks::test_every_router_takes_a_hop",
     "tests/unit/kernel/test_programs.py::test_what_is_put_is_read_back_and_removed",
     "tests/unit/kernel/test_programs.py::test_tc_program_works_and_is_replaced",
     "tests/unit/kernel/test_programs.py::test_other_filters_and_their_qdisc_stay",

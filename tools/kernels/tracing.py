@@ -31,6 +31,7 @@ TESTS = (
     "tests/unit/kernel/test_bandwidth.py::test_mq_has_fq_at_every_queue",
     "tests/unit/kernel/test_bandwidth.py::test_a_flood_has_its_rate",
     "tests/integration/test_bandwidth.py::test_the_manager",
+    "tests/integration/test_bandwidth.py::test_routed_by_the_programs",
     "tests/integration/test_bandwidth.py::test_an_endpoint_that_comes_later",
     "tests/integration/test_bandwidth.py::test_somebody_s_qdisc_is_left",
 )

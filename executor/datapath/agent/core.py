@@ -91,7 +91,7 @@ class Agent:
         self._next_hops: Mapping[IPAddress, NextHop] = {}
         """Of backends and other load balancers, as of the last plan that was carried out or the last look."""
         self._claimed: Mapping[str, int] = {}
-        """Devices of endpoints with rates, as of the last apply, and their indexes."""
+        """Devices of endpoints that programs are for, as of the last apply, and their indexes."""
         self._checked: set[HealthKey] = set()
         """What has a health check."""
         self.store = Store(paths.desired)
@@ -210,11 +210,11 @@ class Agent:
             return before != self._next_hops
 
     def devices_changed(self) -> bool:
-        """Whether devices of endpoints with rates are others than at the last apply."""
+        """Whether devices of endpoints that programs are for are others than at the last apply."""
         with self.lock:
             if self.desired is None:
                 return False
-            return self._claimed != endpoints.claimed(bandwidth.limited(self.desired.endpoints), device_indexes())
+            return self._claimed != _claimed(self.desired, device_indexes())
 
     def reset(self) -> list[str]:
         """Remove everything of ours from the node; returns what was removed, one line each."""
@@ -340,7 +340,7 @@ class Agent:
         self._compiled = prepared.compiled
         self._next_hops = prepared.facts.next_hops
         indexes = {name: device.index for name, device in prepared.facts.devices.items()}
-        self._claimed = endpoints.claimed(bandwidth.limited(prepared.desired.endpoints), indexes)
+        self._claimed = _claimed(prepared.desired, indexes)
         self.warnings = prepared.compiled.warnings
         self.drift_count, self.last_trouble = len(prepared.unusable), None
         self.converged = not prepared.unusable
@@ -378,6 +378,10 @@ class Agent:
             warnings=(*prepared.compiled.warnings, *unusable(prepared), *remarks(prepared)),
             map_writes=0,
         )
+
+
+def _claimed(desired: DesiredState, indexes: Mapping[str, int]) -> dict[str, int]:
+    return endpoints.claimed(bandwidth.served(desired.options, desired.endpoints), indexes)
 
 
 def drift_count(prepared: Prepared) -> int:

@@ -334,6 +334,8 @@ NODE_LAYOUTS: tuple[type[Layout], ...] = (FrontendValue, NodeConfig)
 
 BANDWIDTH_ENDPOINTS = "endpoints_v1"
 """HASH u32 index of the endpoint's device -> u32 number."""
+BANDWIDTH_NATIVES = "natives_v1"
+"""HASH u32 index of a device that leads out of the node -> u32 1; empty where the stack routes."""
 BANDWIDTH_RATES = "rates_v1"
 """HASH RateKey -> Rate."""
 BANDWIDTH_DEPARTURES = "departures_v1"
@@ -406,6 +408,8 @@ class BandwidthConfig(Layout):
     _fields_ = (
         ("build_id", ctypes.c_uint8 * 16),
         ("horizon", ctypes.c_uint64),
+        ("route", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 7),
     )
 
 

@@ -13,6 +13,7 @@ from datapath.compile.layouts import (
     ADDRESSES,
     BACKENDS,
     BANDWIDTH_ENDPOINTS,
+    BANDWIDTH_NATIVES,
     BANDWIDTH_RATES,
     LUTS,
     PEERS,
@@ -143,6 +144,7 @@ class _Describer:
             VLANS_IN: (vlan, device_index),
             PEERS: (_address, lambda value: f"next is {_address(value)}"),
             BANDWIDTH_ENDPOINTS: (device_index, self.labels.endpoint),
+            BANDWIDTH_NATIVES: (device_index, lambda _: "leads out of the node"),
             BANDWIDTH_RATES: (self.labels.rate_key, rate),
         }
 

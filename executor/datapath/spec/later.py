@@ -74,7 +74,6 @@ _BECAUSE: Mapping[str, tuple[str, ...]] = {
         "ipv4-native-routing-cidr cilium_native_routing_cidr",
         "ipv6-native-routing-cidr cilium_native_routing_cidr_ipv6",
         "enable-endpoint-routes",
-        "enable-host-legacy-routing cilium_enable_host_legacy_routing",
         "mtu cilium_mtu",
         "ipam cilium_ipam_mode",
     ),

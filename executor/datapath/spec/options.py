@@ -331,6 +331,21 @@ REGISTRY: tuple[Option, ...] = (
         example=True,
     ),
     Option(
+        key="enable-host-legacy-routing",
+        param="enable_host_legacy_routing",
+        variable="cilium_enable_host_legacy_routing",
+        kind=Kind.BOOL,
+        default=True,
+        group=Group.BANDWIDTH,
+        summary="Whether the host's network stack routes what endpoints send.",
+        effect="When false, programs at the devices of all endpoints ask the host's routing table and send packets out"
+        " of C(devices) straight away. Senders then notice their rate at once, and a small request does not wait behind"
+        " a bulk flow of the same endpoint. The host's netfilter (masquerading, firewalls), C(rp_filter) and IPsec"
+        " policies do not see these packets. Needs C(enable-bandwidth-manager). Cilium's default is C(false), and what"
+        " it does without masquerading by BPF is C(true).",
+        example=False,
+    ),
+    Option(
         key="arping-refresh-period",
         param="arping_refresh_period",
         variable="datapath_arping_refresh_period",
@@ -409,6 +424,12 @@ RULES: tuple[Rule, ...] = (
     ),
     _rss_rule(4),
     _rss_rule(6),
+    Rule(
+        keys=("enable-bandwidth-manager", "enable-host-legacy-routing"),
+        broken=lambda options: not options["enable-host-legacy-routing"] and not options["enable-bandwidth-manager"],
+        message="what endpoints send is routed by programs of the bandwidth manager, which is switched off",
+        allowed="enable-bandwidth-manager: true, or enable-host-legacy-routing: true",
+    ),
 )
 
 

@@ -9,6 +9,7 @@ from datapath.compile import CompileErrors, compile_state, wants_load_balancer
 from datapath.compile.bandwidth import FQ, MQ
 from datapath.compile.layouts import (
     BANDWIDTH_ENDPOINTS,
+    BANDWIDTH_NATIVES,
     BANDWIDTH_RATES,
     RATE_EGRESS,
     RATE_INGRESS,
@@ -85,7 +86,8 @@ def test_rates_of_endpoints():
     assert dict(result.endpoints) == {4096: "host", 4097: "db", 4098: "web"}
     assert (state.bandwidth.native, state.bandwidth.endpoints) == ({"eth0"}, {"ve-db", "ve-web"})
     config = BandwidthConfig.from_buffer_copy(state.bandwidth.config)
-    assert (bytes(config.build_id), config.horizon) == (BUILD, 2 * 10**9)
+    assert (bytes(config.build_id), config.horizon, config.route) == (BUILD, 2 * 10**9, 0)
+    assert state.entries[BANDWIDTH_NATIVES] == {}
     assert dict(state.qdiscs) == {"eth0": Qdisc(FQ, "ours")}
     assert state.load_balancer is None
 
@@ -115,6 +117,38 @@ def test_endpoints_without_rates_cost_nothing():
     state = compiled({"name": "db", "interface": "ve-db"}).state
     assert (state.bandwidth.native, state.bandwidth.endpoints, rates(state), numbers(state)) == (set(), set(), {}, {})
     assert compiled(WEB).state.bandwidth.native == set()
+
+
+def routed(*endpoints, **fields):
+    return compiled(*endpoints, enable_host_legacy_routing=False, **fields)
+
+
+def test_where_programs_route_they_are_at_every_endpoint_s_device():
+    plain = {"name": "db", "interface": "ve-db"}
+    state = routed(HOST, plain, WEB).state
+    assert numbers(state) == {3: 4097, 4: 4098}
+    assert rates(state).keys() == {(4096, RATE_EGRESS), (4098, RATE_INGRESS)}
+    assert (state.bandwidth.native, state.bandwidth.endpoints) == ({"eth0"}, {"ve-db", "ve-web"})
+    assert BandwidthConfig.from_buffer_copy(state.bandwidth.config).route == 1
+    assert {number(key): number(value) for key, value in state.entries[BANDWIDTH_NATIVES].items()} == {2: 1}
+    # Of whom there is nothing to route, nothing is there.
+    alone = routed({"name": "host", "host": True}).state
+    assert (alone.bandwidth.native, numbers(alone), alone.entries[BANDWIDTH_NATIVES]) == (set(), {}, {})
+
+
+def test_a_device_that_leads_out_is_routed_to_and_not_from():
+    (error,) = refusals({"name": "db", "interface": "eth0"}, enable_host_legacy_routing=False)
+    assert error.path == "endpoints.db"
+
+
+def test_devices_are_routed_to_before_anything_is_routed():
+    result = routed(DB)
+    operations = plan(result.state, compiled(DB).state).operations
+    assert [type(each) for each in operations] == [PutBandwidth, PutEntry]
+    described = [row["summary"] for row in rows(plan(result.state, KernelState()), {}, result.endpoints)]
+    assert "create map natives_v1 device 2: leads out of the node" in described
+    fresh = [each.map for each in plan(result.state, KernelState()).operations if isinstance(each, PutEntry)]
+    assert fresh == [BANDWIDTH_NATIVES, BANDWIDTH_RATES, BANDWIDTH_ENDPOINTS]
 
 
 def test_numbers_stay_with_their_devices():
