@@ -30,8 +30,11 @@ TESTS = (
     "tests/unit/kernel/test_bandwidth.py::test_fq_is_read_back_healed_and_removed",
     "tests/unit/kernel/test_bandwidth.py::test_mq_has_fq_at_every_queue",
     "tests/unit/kernel/test_bandwidth.py::test_a_flood_has_its_rate",
+    "tests/unit/kernel/test_bandwidth.py::test_fq_paces_bbr_of_the_container_where_the_programs_route",
     "tests/integration/test_bandwidth.py::test_the_manager",
     "tests/integration/test_bandwidth.py::test_routed_by_the_programs",
+    "tests/integration/test_bandwidth.py::test_bbr_of_all",
+    "tests/integration/test_bandwidth.py::test_bbr_of_the_host_alone",
     "tests/integration/test_bandwidth.py::test_an_endpoint_that_comes_later",
     "tests/integration/test_bandwidth.py::test_somebody_s_qdisc_is_left",
 )

@@ -413,6 +413,7 @@ def removable(have: KernelState) -> list[str]:
         lines += [
             f"bandwidth manager on {device}" for device in sorted(have.bandwidth.native | have.bandwidth.endpoints)
         ]
+    lines += ["BBR of the host's own sockets"] if have.host_bbr is not None else []
     lines += [f"qdisc of {device}" for device in have.own_qdiscs]
     lines += [f"program {name}" for name in sorted(have.programs)]
     lines += [f"neighbour {each.address} on {each.device}" for each in sorted(have.neighbours, key=str)]

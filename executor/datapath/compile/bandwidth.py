@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
-from datapath.compile import devices
+from datapath.compile import bbr, devices
 from datapath.compile.balancer import targets
 from datapath.compile.endpoints import NodeEndpoint, resolve
 from datapath.compile.errors import Problems
@@ -45,7 +45,7 @@ _LEAST = {
 }
 """Sysctls that are raised to Cilium's values, and stay where they are higher."""
 _SET = {"net.core.default_qdisc": "fq"}
-SYSCTLS = (*_LEAST, *_SET)
+SYSCTLS = (*_LEAST, *_SET, *bbr.SYSCTLS)
 _QUEUE = 4 << 20
 """Bytes of an endpoint that may wait, where that is less than the horizon's worth.
 
@@ -69,6 +69,7 @@ class Bandwidth:
     entries: Mapping[str, Entries]
     qdiscs: Mapping[str, Qdisc]
     sysctls: Mapping[str, str]
+    host_bbr: Optional[bytes] = None
     names: Mapping[int, str] = field(default_factory=dict)
     """Number -> endpoint."""
 
@@ -88,10 +89,12 @@ def compile_bandwidth(
             _OPTION, True, message, "false; or a kernel with CONFIG_NET_SCH_FQ, such as a distribution's own"
         )
         return None
+    options = effective(merged.options)
+    bbr.check(options, facts, problems)
     found = resolve(merged.endpoints, facts.devices)
     names = {each.name for each in served(merged.options, merged.endpoints)}
     present = [each for each in found if each.present and each.endpoint.name in names]
-    selected = devices.select(effective(merged.options), facts, targets(merged), problems)
+    selected = devices.select(options, facts, targets(merged), problems)
     _check_native(selected, present, facts, problems)
     numbers = _numbers(present, have)
     routes = routed(merged.options)
@@ -105,7 +108,14 @@ def compile_bandwidth(
     _check_qdiscs(qdiscs, have, problems)
     natives = [facts.devices[name].index for name in sorted(programs.native)] if routes else []
     labels = {number: name for name, number in numbers.items()}
-    return Bandwidth(programs, _entries(present, numbers, natives), qdiscs, _sysctls(facts), labels)
+    return Bandwidth(
+        programs,
+        _entries(present, numbers, natives),
+        qdiscs,
+        _sysctls(options, facts),
+        bbr.host_program(options, facts, build_id, problems),
+        labels,
+    )
 
 
 def routed(options: Options) -> bool:
@@ -216,8 +226,9 @@ def _config(build_id: bytes, routes: bool) -> bytes:
     return bytes(config)
 
 
-def _sysctls(facts: NodeFacts) -> dict[str, str]:
+def _sysctls(options: Mapping[str, Any], facts: NodeFacts) -> dict[str, str]:
     """Those that this node has: a network namespace has not all. What is high enough is wanted as it is."""
     known = {name: facts.sysctls[name] for name in SYSCTLS if name in facts.sysctls}
     raised = {name: str(max(int(value), _LEAST[name])) for name, value in known.items() if name in _LEAST}
-    return {**raised, **{name: value for name, value in _SET.items() if name in known}}
+    wanted = {**_SET, **bbr.sysctls(options)}
+    return {**raised, **{name: value for name, value in wanted.items() if name in known}}

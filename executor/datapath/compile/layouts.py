@@ -414,3 +414,17 @@ class BandwidthConfig(Layout):
 
 
 BANDWIDTH_LAYOUTS: tuple[type[Layout], ...] = (RateKey, Rate, Departure, Traffic, BandwidthConfig)
+
+
+# --- the program by which the host's own sockets have BBR (sock_bbr.bpf.c) ---
+
+
+class BbrConfig(Layout):
+    """Its configuration: `const volatile struct bbr_config` in section `.rodata.config`."""
+
+    C_NAME = "bbr_config"
+    _fields_ = (
+        ("build_id", ctypes.c_uint8 * 16),
+        ("netns_cookie", ctypes.c_uint64),
+        ("congestion", ctypes.c_uint8 * 16),
+    )

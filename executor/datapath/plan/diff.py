@@ -30,10 +30,12 @@ from datapath.plan.operations import (
     PrepareMaps,
     PutBandwidth,
     PutEntry,
+    PutHostBbr,
     PutLut,
     PutNode,
     PutProgram,
     RemoveBandwidth,
+    RemoveHostBbr,
     RemoveLoadBalancer,
     RemoveNeighbour,
     RemoveNode,
@@ -80,6 +82,7 @@ def plan(want: KernelState, have: KernelState) -> Plan:
         operations += _no_balancer(want, have)
     operations += _node(want, have)
     operations += _bandwidth(want, have)
+    operations += _host_bbr(want, have)
     for name, program in sorted(want.programs.items()):
         if name not in have.programs or not _same_program(program, have.programs[name]):
             operations.append(PutProgram(program))
@@ -122,6 +125,14 @@ def _bandwidth(want: KernelState, have: KernelState) -> Iterator[Operation]:
     for device in have.own_qdiscs:
         if device not in want.qdiscs:
             yield SetQdisc(device, "")
+
+
+def _host_bbr(want: KernelState, have: KernelState) -> Iterator[Operation]:
+    if want.host_bbr is None:
+        if have.host_bbr is not None:
+            yield RemoveHostBbr()
+    elif want.host_bbr != have.host_bbr:
+        yield PutHostBbr(want.host_bbr)
 
 
 def _entry_changes(name: str, want: KernelState, have: KernelState) -> tuple[list[Operation], list[Operation]]:

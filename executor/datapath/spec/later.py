@@ -42,10 +42,6 @@ _BECAUSE: Mapping[str, tuple[str, ...]] = {
         "lb-state-file",
         "lb-state-file-interval",
     ),
-    "BBR": (
-        "enable-bbr cilium_enable_bandwidth_manager_bbr",
-        "enable-bbr-hostns-only",
-    ),
     "the egress gateway and masquerading": (
         "enable-egress-gateway",
         "egress-gateway-policy-map-max",

@@ -14,6 +14,7 @@ from datapath.compile.layouts import (
     RATE_EGRESS,
     RATE_INGRESS,
     BandwidthConfig,
+    BbrConfig,
     Rate,
     RateKey,
 )
@@ -229,6 +230,85 @@ def test_the_manager_alone_wants_no_load_balancer():
     assert compiled(DB, services=[service()]).state.load_balancer is not None
     merged = merge_health(merge(DesiredState(), {"options": {"config": {"enable-bandwidth-manager": False}}}), {})
     assert not wants_load_balancer(merged)
+
+
+# --- BBR ---
+
+CONGESTION, IDLE = "net.ipv4.tcp_congestion_control", "net.ipv4.tcp_slow_start_after_idle"
+FEATURES = {"sch_fq": True, "tcp_bbr": True, "delivery_time": True, "sock_ops_netns": True}
+BBR = {"enable_bbr": True, "enable_host_legacy_routing": False}
+HOST_ONLY = {"enable_bbr": True, "enable_bbr_hostns_only": True}
+
+
+def capable(without=None, default="cubic", **fields):
+    features = {name: name != without for name in FEATURES}
+    sysctls = {CONGESTION: default, IDLE: "1"}
+    return facts(*devices(), features=features, sysctls=sysctls, netns_cookie=77, **fields)
+
+
+def test_bbr_of_all_is_a_sysctl():
+    state = compiled(DB, on=capable(), **BBR).state
+    assert (dict(state.sysctls), state.host_bbr) == ({CONGESTION: "bbr", IDLE: "0"}, None)
+
+
+def test_bbr_of_the_host_alone_is_a_program():
+    result = compiled(DB, on=capable(), **HOST_ONLY)
+    assert dict(result.state.sysctls) == {IDLE: "0"}
+    config = BbrConfig.from_buffer_copy(result.state.host_bbr)
+    assert (bytes(config.build_id), config.netns_cookie) == (BUILD, 77)
+    assert bytes(config.congestion) == b"cubic" + bytes(11)
+    assert result.warnings == ()
+
+
+def test_the_host_s_default_is_what_it_was_before_bbr_of_all():
+    result = compiled(on=capable(default="bbr", originals={CONGESTION: "reno"}), **HOST_ONLY)
+    assert bytes(BbrConfig.from_buffer_copy(result.state.host_bbr).congestion).rstrip(b"\0") == b"reno"
+    assert result.warnings == ()
+
+
+def test_a_host_whose_default_is_bbr_is_warned_of():
+    (warning,) = compiled(on=capable(default="bbr"), **HOST_ONLY).warnings
+    assert "endpoints have BBR as well" in warning
+
+
+def test_without_bbr_nothing_of_it_is_wanted():
+    state = compiled(DB, on=capable()).state
+    assert (dict(state.sysctls), state.host_bbr) == ({}, None)
+    compiled(DB, on=node())
+
+
+@pytest.mark.parametrize(
+    ("options", "missing", "path"),
+    [
+        (BBR, "tcp_bbr", "options.values.enable_bbr"),
+        (BBR, "delivery_time", "options.values.enable_bbr"),
+        (HOST_ONLY, "tcp_bbr", "options.values.enable_bbr"),
+        (HOST_ONLY, "sock_ops_netns", "options.values.enable_bbr_hostns_only"),
+    ],
+)
+def test_what_the_kernel_lacks_is_refused_by_name(options, missing, path):
+    (error,) = refusals(DB, on=capable(without=missing), **options)
+    assert error.path == path
+    assert f"(feature {missing})" in error.message
+    assert "a kernel " in error.allowed
+
+
+@pytest.mark.parametrize(("options", "missing"), [(BBR, "sock_ops_netns"), (HOST_ONLY, "delivery_time")])
+def test_what_is_not_needed_is_not_asked_for(options, missing):
+    compiled(DB, on=capable(without=missing), **options)
+
+
+def test_bbr_in_words():
+    result = compiled(on=capable(), **HOST_ONLY)
+    have = KernelState(sysctls={CONGESTION: "cubic", IDLE: "1"}, host_bbr=None)
+    summaries = [row["summary"] for row in rows(plan(result.state, have), {})]
+    assert "attach cgroup sock_bbr: BBR in place of cubic for the host's own sockets" in summaries
+    assert "set sysctl net.ipv4.tcp_slow_start_after_idle: 1 -> 0" in summaries
+    gone = [row["summary"] for row in rows(plan(KernelState(), result.state), {})]
+    assert "detach cgroup sock_bbr: BBR in place of cubic for the host's own sockets" in gone
+    lost = replace(result.state, host_bbr=b"")
+    (row,) = rows(plan(result.state, lost), {})
+    assert row["action"] == "replace"
 
 
 # --- operations ---

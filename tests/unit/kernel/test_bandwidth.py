@@ -5,6 +5,7 @@ container eth0 fd08::2  -- fd08::1  ve-c  node  eth0 fd09::1  -- fd09::2  eth0 p
 """
 
 import contextlib
+import re
 import socket
 import struct
 import subprocess
@@ -16,24 +17,27 @@ import pytest
 
 from datapath.compile.bandwidth import FQ, MQ
 from datapath.compile.layouts import (
+    BANDWIDTH_DEPARTURES,
     BANDWIDTH_ENDPOINTS,
     BANDWIDTH_NATIVES,
     BANDWIDTH_OUTCOMES,
     BANDWIDTH_RATES,
+    ENDPOINT_FIRST,
     ENDPOINT_HOST,
     RATE_EGRESS,
     RATE_INGRESS,
     BandwidthConfig,
+    Departure,
     Rate,
     RateKey,
 )
 from datapath.compile.outcomes import BANDWIDTH_OUTCOMES as OUTCOMES
-from datapath.kernel import Kernel, features, qdisc
+from datapath.kernel import Kernel, features, libbpf, qdisc
 from datapath.kernel.errors import KernelError
 from datapath.plan import plan
 from datapath.plan.operations import DeleteEntry, PutBandwidth, PutEntry, RemoveBandwidth, SetQdisc
 from datapath.state.kernel_state import BandwidthPrograms, KernelState, Qdisc
-from netns.topology import NetNS, veth, wait_for
+from netns.topology import NetNS, kernel_at_least, veth, wait_for
 
 DB = 4097
 HORIZON = 2 * 10**9
@@ -81,6 +85,11 @@ def entry(kernel, name, key, value):
 
 def serve(kernel, direction=RATE_EGRESS, rate=10**9, burst=0):
     entry(kernel, BANDWIDTH_RATES, RateKey(DB, direction), Rate(rate, HORIZON, burst))
+    claim(kernel)
+
+
+def claim(kernel):
+    """Let what is behind ve-c be an endpoint's."""
     entry(kernel, BANDWIDTH_NATIVES, struct.pack("=I", socket.if_nametoindex("eth0")), struct.pack("=I", 1))
     entry(kernel, BANDWIDTH_ENDPOINTS, struct.pack("=I", socket.if_nametoindex("ve-c")), struct.pack("=I", DB))
 
@@ -111,8 +120,8 @@ def forwarded():
     return sum(map(int, found))
 
 
-def echoes(container, peer, family, contents):
-    """Whether the peer sends back what the container sent it by TCP."""
+def echoes(container, peer, family, contents, rate_option=None):
+    """Whether the peer sends back what the container sent it by TCP; with `rate_option` at most 100 kB a second."""
     with peer:
         listener = socket.create_server((PEER[family], 7777), family=family)
 
@@ -126,6 +135,8 @@ def echoes(container, peer, family, contents):
     server.start()
     with listener, container, socket.socket(family, socket.SOCK_STREAM) as client:
         client.settimeout(20)
+        if rate_option is not None:
+            client.setsockopt(socket.SOL_SOCKET, rate_option, 100_000)
         client.connect((PEER[family], 7777))
         sender = threading.Thread(target=lambda: (client.sendall(contents), client.shutdown(socket.SHUT_WR)))
         sender.start()
@@ -297,6 +308,54 @@ def test_all_devices_or_none(kernel, container):
         put(kernel, native=("eth0", "zzz"))
     assert kernel.read().bandwidth == wanted
     assert pings(container)
+
+
+SO_TXTIME, SO_MAX_PACING_RATE = 61, 47
+
+
+def send_at(container, when):
+    """Send a datagram that is to leave at that time of CLOCK_MONOTONIC (SO_TXTIME, SCM_TXTIME)."""
+    with container, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
+        source.setsockopt(socket.SOL_SOCKET, SO_TXTIME, struct.pack("=iI", time.CLOCK_MONOTONIC, 0))
+        source.sendmsg([b"x"], [(socket.SOL_SOCKET, SO_TXTIME, struct.pack("=Q", when))], 0, ("10.9.0.2", 9999))
+
+
+@pytest.mark.skipif(not kernel_at_least(6, 11), reason="before, only TCP's departure times crossed devices")
+@pytest.mark.parametrize("config", [CONFIG, ROUTES])
+def test_a_departure_time_from_within_the_container_arrives(kernel, node, container, pins, config):
+    put(kernel, config=config)
+    serve(kernel)
+    assert pings(container)
+    when = time.monotonic_ns() + 10**9
+    send_at(container, when)
+    with libbpf.closing(libbpf.pinned(pins / "bandwidth_maps" / BANDWIDTH_DEPARTURES)) as fd:
+        slot = struct.pack("=I", 2 * (DB - ENDPOINT_FIRST) + RATE_EGRESS)
+        wait_for(lambda: Departure.from_buffer_copy(libbpf.map_lookup(fd, slot, 16)).last == when)
+
+
+@NEEDS_FQ
+@pytest.mark.skipif(
+    not features.has("tcp_bbr") or not features.has("delivery_time"), reason="this kernel cannot pace BBR of endpoints"
+)
+def test_fq_paces_bbr_of_the_container_where_the_programs_route(kernel, node, peer, container):
+    """It sees the socket, tells it, and gets packets with departure times; else TCP would pace by timers of its own."""
+    kernel.execute([SetQdisc("eth0", FQ)])
+    container.run("sysctl -qw net.ipv4.tcp_congestion_control=bbr")
+    paced = {}
+    for config in (CONFIG, ROUTES):
+        put(kernel, config=config)
+        claim(kernel)
+        before = throttled(node)
+        assert echoes(container, peer, socket.AF_INET, bytes(300_000), SO_MAX_PACING_RATE)
+        paced[config] = throttled(node) - before
+    assert paced[CONFIG] == 0
+    assert paced[ROUTES] > 20
+
+
+def throttled(node):
+    """How often fq had to wait for a departure time."""
+    shown = node.run("tc -s qdisc show dev eth0")
+    return int(re.search(r"highprio \d+ throttled (\d+)", shown)[1])
 
 
 def test_only_the_stack_s_packets_are_seen_by_netfilter(kernel, node, peer, container):
