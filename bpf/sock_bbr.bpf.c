@@ -10,8 +10,8 @@
 
 #define SOL_TCP 6
 #define TCP_CONGESTION 13
-/* What the return value says at other operations than those below: go on as without a program. */
-#define DEFAULT_ANSWER 1
+/* Of a program at a cgroup: operations that ask something have their answer in `reply`, which stays empty. */
+#define ALLOWED 1
 
 const volatile struct bbr_config bbr_config SEC(".rodata.config");
 
@@ -37,8 +37,8 @@ int sock_bbr(struct bpf_sock_ops *ops)
 	char bbr[] = "bbr";
 
 	if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ops->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
-		return DEFAULT_ANSWER;
+		return ALLOWED;
 	if (bpf_get_netns_cookie(ops) == bbr_config.netns_cookie && has_default(ops))
 		bpf_setsockopt(ops, SOL_TCP, TCP_CONGESTION, bbr, sizeof(bbr));
-	return DEFAULT_ANSWER;
+	return ALLOWED;
 }

@@ -60,6 +60,7 @@ TESTS = (
     "tests/unit/kernel/test_node.py::test_together_with_the_load_balancer",
     "tests/unit/kernel/test_bandwidth.py::TestBothHooks::test_routed_by_the_programs",
     "tests/unit/kernel/test_bandwidth.py::TestBothHooks::test_every_router_takes_a_hop",
+    "tests/unit/kernel/test_bandwidth.py::test_what_the_programs_route_stays_on_its_socket_s_account",
     "tests/unit/kernel/test_bandwidth.py::test_a_departure_time_from_within_the_container_arrives",
     "tests/unit/kernel/test_host_bbr.py::test_the_host_s_sockets_have_it_and_others_do_not",
     "tests/unit/kernel/test_host_bbr.py::test_who_chose_an_algorithm_keeps_it",

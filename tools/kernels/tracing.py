@@ -1,6 +1,6 @@
 """`python3 -m tools.kernels.tracing`: test under Debian's kernel with its headers what bcc compiles on a node.
 
-And, in the same guest, what this machine's kernel may lack and that one has: VLAN devices, and qdisc fq.
+And, in the same guest, what this machine's kernel may lack and that one has: VLAN devices, and qdisc fq, with BBR.
 
 The last line counts, as pytest's does.
 """

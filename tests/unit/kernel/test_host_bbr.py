@@ -20,7 +20,7 @@ ADDRESSES = {socket.AF_INET: ("10.9.0.1", "10.9.0.2"), socket.AF_INET6: ("fd09::
 
 pytestmark = [
     pytest.mark.skipif(not features.has("tcp_bbr"), reason="this kernel has no BBR"),
-    pytest.mark.skipif(not features.has("sock_ops_netns"), reason="on this kernel programs know no network namespace"),
+    pytest.mark.skipif(not features.has("sock_ops_netns"), reason="this kernel has no sock_ops_netns"),
 ]
 
 
