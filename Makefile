@@ -52,6 +52,7 @@ sanity: setup ## run ansible-test sanity over the collection
 
 .PHONY: test-unit test-bpf test-fuzz test-bench test-netns test-kernels test-tracing test-integration test-lab test-readme
 test-unit: setup ## test each stage of the executor by itself
+	@tools/setup-apt.sh nftables
 	$(PYTEST) tests/unit
 
 test-bpf: setup bpf ## test programs packet by packet in the kernel

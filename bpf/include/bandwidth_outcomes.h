@@ -19,8 +19,11 @@ enum bandwidth_outcome {
 	BANDWIDTH_OUTCOME_RECEIVED,
 	/* Packet to an endpoint, beyond its rate and burst. */
 	BANDWIDTH_OUTCOME_RATE_DROPPED,
+	/* Packet of an endpoint, marked and routed out of the node. */
+	BANDWIDTH_OUTCOME_ENDPOINT_ROUTED,
 	BANDWIDTH_OUTCOMES_COUNT,
 };
 
 /* Sets of outcomes by verdict; bit n stands for outcome n. Everything else is dropped. */
+#define BANDWIDTH_OUTCOMES_FORWARD 0x100ULL
 #define BANDWIDTH_OUTCOMES_PASS 0x5fULL

@@ -12,6 +12,7 @@
 #include "../include/compiler.h"
 #include "../include/counter.h"
 #include "../maps/bandwidth.h"
+#include "route.h"
 
 #define SECOND 1000000000ULL
 
@@ -25,7 +26,9 @@ static INLINE void bandwidth_count(__u32 outcome, __u32 bytes)
 /* Other programs on the device have their turn. */
 static INLINE int bandwidth_verdict(__u32 outcome)
 {
-	return 1ULL << outcome & BANDWIDTH_OUTCOMES_PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	if (1ULL << outcome & BANDWIDTH_OUTCOMES_PASS)
+		return TC_ACT_UNSPEC;
+	return 1ULL << outcome & BANDWIDTH_OUTCOMES_FORWARD ? TC_ACT_REDIRECT : TC_ACT_SHOT;
 }
 
 static INLINE struct traffic *endpoint_traffic(const struct rate_key *key)
@@ -99,6 +102,8 @@ static INLINE int bandwidth_mark(struct __sk_buff *skb)
 	if (!number)
 		return BANDWIDTH_OUTCOME_UNKNOWN_DEVICE_PASSED;
 	skb->queue_mapping = *number;
+	if (bandwidth_config.route && route(skb))
+		return BANDWIDTH_OUTCOME_ENDPOINT_ROUTED;
 	return BANDWIDTH_OUTCOME_ENDPOINT_MARKED;
 }
 

@@ -9,6 +9,7 @@
 #include "../include/packet.h"
 #include "../maps/lb.h"
 #include "config.h"
+#include "fib.h"
 #include "scratch.h"
 
 /* Places of answers: two devices that receive in turn must not drive out each other's. */
@@ -66,19 +67,11 @@ SLOW int route_ask(context *ctx)
 	hop = bpf_map_lookup_elem(&nexthops_v1, &s->route.index);
 	if (!hop)
 		return -1;
-	fib.family = s->route.family;
 	fib.tot_len = s->route.length;
 	fib.ifindex = arrival(ctx, s);
 	source = snat_address(s->route.family);
 	opaque(source);
-	if (s->route.family == FAMILY_IPV4) {
-		fib.ipv4_src = source->words[3];
-		fib.ipv4_dst = s->route.destination.words[3];
-	} else {
-		for (int i = 0; i < 4; i++)
-			fib.ipv6_src[i] = source->words[i];
-		__builtin_memcpy(fib.ipv6_dst, &s->route.destination, sizeof(fib.ipv6_dst));
-	}
+	fib_between(&fib, s->route.family, source, &s->route.destination);
 	missing = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
 	if (missing) {
 		/* Kernels before 5.12 do not say it: then what every link can carry (RFC 8200, 5). */

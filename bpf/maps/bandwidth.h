@@ -9,6 +9,7 @@
 #include "layout.h"
 
 #define DEFAULT_ENDPOINTS 65536
+#define MAX_NATIVES 4096
 
 /* Endpoints by the device on the host's side (ifindex): their numbers. The host itself has none here. */
 struct {
@@ -18,6 +19,15 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } endpoints_v1 SEC(".maps");
+
+/* Devices that lead out of the node (ifindex), where endpoints' packets are routed by the programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_NATIVES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u32);
+} natives_v1 SEC(".maps");
 
 /* What is configured for an endpoint in one direction; written by the executor alone. */
 struct {

@@ -306,4 +306,14 @@ struct traffic {
 struct bandwidth_config {
 	__u8 build_id[16];		/* of the object files; tells versions apart */
 	__u64 horizon;			/* ns; that of fq, which drops what is further ahead */
+	__u8 route;			/* what endpoints send is routed by the programs */
+	__u8 pad[7];
+};
+
+/* --- the program by which the host's own sockets have BBR (sock_bbr.bpf.c) --- */
+
+struct bbr_config {
+	__u8 build_id[16];		/* of the object files; tells versions apart */
+	__u64 netns_cookie;		/* of the host's network namespace */
+	__u8 congestion[16];		/* the host's default algorithm: TCP_CA_NAME_MAX, zeroes behind the name */
 };

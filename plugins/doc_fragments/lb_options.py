@@ -223,6 +223,34 @@ options:
       - C(false) unless given.
       - Cilium's key is C(enable-bandwidth-manager), the inventory's variable C(cilium_enable_bandwidth_manager).
     type: bool
+  enable_host_legacy_routing:
+    description:
+      - Whether the host's network stack routes what endpoints send.
+      - When false, programs at the devices of all endpoints ask the host's routing table and send packets out of C(devices) straight away. Senders
+        then notice their rate at once, and a small request does not wait behind a bulk flow of the same endpoint. The host's netfilter (masquerading,
+        firewalls), C(rp_filter) and IPsec policies do not see these packets. Needs C(enable-bandwidth-manager). Cilium's default is C(false),
+        and what it does without masquerading by BPF is C(true).
+      - C(true) unless given.
+      - Cilium's key is C(enable-host-legacy-routing), the inventory's variable C(cilium_enable_host_legacy_routing).
+    type: bool
+  enable_bbr:
+    description:
+      - Whether TCP uses BBR, which finds out a path's rate instead of waiting for losses.
+      - 'When true, BBR is the default algorithm of the host and of network namespaces that are made afterwards, which are those of endpoints;
+        and TCP does not start anew after a pause. Needs C(enable-bandwidth-manager) and kernel feature C(tcp_bbr). Qdisc fq paces BBR, and packets
+        of endpoints have to reach it on their socket''s account. So endpoints need C(enable-host-legacy-routing: false) and kernel feature C(delivery_time);
+        or else set C(enable-bbr-hostns-only).'
+      - C(false) unless given.
+      - Cilium's key is C(enable-bbr), the inventory's variable C(cilium_enable_bandwidth_manager_bbr).
+    type: bool
+  enable_bbr_hostns_only:
+    description:
+      - Whether only the host's own sockets use BBR, and those of endpoints do not.
+      - When true, a program at the root of cgroup v2 gives BBR to the sockets of the host's network namespace that have the host's default algorithm.
+        Needs C(enable-bbr) and kernel feature C(sock_ops_netns).
+      - C(false) unless given.
+      - Cilium's key is C(enable-bbr-hostns-only), the inventory's variable C(datapath_enable_bbr_hostns_only).
+    type: bool
   arping_refresh_period:
     description:
       - How often neighbours are refreshed where the kernel does not do it by itself.

@@ -60,7 +60,8 @@ def violations(node, options, dry_run=False, balances=True):
     A dry run installs nothing, so it needs what the real run would install.
     """
     found = []
-    for check in (_rights, _kernel, _bandwidth, _software, _mounts, _devices, *([_ports] if balances else [])):
+    ports = (_ports,) if balances else ()
+    for check in (_rights, _kernel, _bandwidth, _bbr, _software, _mounts, _devices, *ports):
         found.extend(check(node, options, dry_run))
     return ["%s. %s. %s." % violation for violation in found]
 
@@ -121,6 +122,33 @@ def _bandwidth(node, options, dry_run):
             "the kernel (%s) has no qdisc fq (feature sch_fq)" % node.get("kernel"),
             "Nothing would hold packets back until they may leave, so endpoints would have no rates",
             "Boot a kernel with CONFIG_NET_SCH_FQ, or set cilium_enable_bandwidth_manager: false",
+        )
+
+
+def _bbr(node, options, dry_run):
+    if not options.get("enable-bbr"):
+        return
+    kernel, off = node.get("kernel"), "cilium_enable_bandwidth_manager_bbr: false"
+    if node.get("tcp_bbr") != "yes":
+        yield (
+            "the kernel (%s) has no BBR (feature tcp_bbr)" % kernel,
+            "TCP could not use it",
+            "Boot a kernel with CONFIG_TCP_CONG_BBR, or set %s" % off,
+        )
+    host_only = options.get("enable-bbr-hostns-only")
+    if host_only and node.get("sock_ops_netns") != "yes":
+        yield (
+            "the kernel (%s) does not tell programs whose network namespace a socket is in (feature sock_ops_netns)"
+            % kernel,
+            "The host's sockets could not have BBR without those of endpoints",
+            "Boot a kernel from 5.15 on, or set %s" % off,
+        )
+    if not host_only and node.get("delivery_time") != "yes":
+        yield (
+            "the kernel (%s) forgets departure times on the way from an endpoint to fq (feature delivery_time)"
+            % kernel,
+            "BBR of endpoints would not be paced",
+            "Boot a kernel from 5.18 on, or set datapath_enable_bbr_hostns_only: true or %s" % off,
         )
 
 

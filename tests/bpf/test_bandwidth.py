@@ -2,15 +2,33 @@
 
 import ctypes
 import errno
+import socket
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scapy.all import (
+    ARP,
+    GRE,
+    ICMP,
+    IP,
+    TCP,
+    UDP,
+    Dot1Q,
+    Ether,
+    ICMPv6EchoRequest,
+    IPOption_NOP,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    Raw,
+)
 
 from bench.programs import _FLAGS
 from bpf.conftest import REPOSITORY
@@ -32,6 +50,7 @@ from datapath.compile.outcomes import BANDWIDTH_OUTCOMES
 from datapath.kernel import abi, libbpf
 from datapath.kernel.bpf_object import BpfObject
 from datapath.kernel.entries import read_entries
+from netns.topology import NetNS, veth
 
 SECOND = 10**9
 HORIZON = 2 * SECOND
@@ -40,7 +59,8 @@ NOW = 1000 * SECOND
 LOOPBACK = 1
 """Index of the device that frames of a run come in by and leave by."""
 FRAME = bytes(12) + b"\x08\x00" + bytes(1500)
-UNSPEC, SHOT = 0xFFFFFFFF, 2
+UNSPEC, SHOT, REDIRECT = 0xFFFFFFFF, 2, 7
+VERDICTS = {"pass": UNSPEC, "drop": SHOT, "forward": REDIRECT}
 DB = 5000
 """An endpoint's number."""
 MEGABYTE = 10**6
@@ -58,7 +78,9 @@ class SkBuff(ctypes.Structure):
         ("tstamp", ctypes.c_uint64),
         ("wire_len", ctypes.c_uint32),
         ("gso_segs", ctypes.c_uint32),
-        ("rest", ctypes.c_uint64 * 3),  # the kernel insists on writing all
+        ("socket", ctypes.c_uint64),
+        ("gso_size", ctypes.c_uint32),
+        ("rest", ctypes.c_uint32 * 3),  # the kernel insists on writing all
     )
 
 
@@ -69,6 +91,8 @@ class Result:
     """What queue_mapping is afterwards."""
     tstamp: int
     priority: int
+    frame: bytes = field(default=b"", compare=False)
+    """As it is afterwards."""
 
 
 class Manager:
@@ -113,14 +137,15 @@ class Manager:
         if now is not None:
             self.put("test_clock", ctypes.c_uint32(0), ctypes.c_uint64(now))
         before = self.counters()
-        verdict, after = run(self.programs[program], frame, SkBuff(mark=number, ifindex=LOOPBACK, **fields))
+        context = SkBuff(mark=number, **{"ifindex": LOOPBACK, **fields})
+        verdict, after, frame_after = run(self.programs[program], frame, context)
         changed = {index: now for index, now in self.counters().items() if now != before[index]}
         ((index, (packets, size)),) = changed.items()
         wire = fields.get("wire_len") or len(frame)
         assert (packets - before[index][0], size - before[index][1]) == (1, wire)
         outcome = BANDWIDTH_OUTCOMES[index]
-        assert verdict == (UNSPEC if outcome.verdict.value == "pass" else SHOT)
-        return Result(outcome.name, after.mark, after.tstamp, after.priority)
+        assert verdict == VERDICTS[outcome.verdict.value]
+        return Result(outcome.name, after.mark, after.tstamp, after.priority, frame_after)
 
 
 def slot(number, direction):
@@ -128,12 +153,15 @@ def slot(number, direction):
 
 
 def run(program, frame, context):
-    """(verdict, context afterwards) of BPF_PROG_TEST_RUN."""
+    """(verdict, context and frame afterwards) of BPF_PROG_TEST_RUN."""
     after = SkBuff()
+    frame_after = ctypes.create_string_buffer(len(frame))
     options = abi.TestRunOptions(
         sz=ctypes.sizeof(abi.TestRunOptions),
         data_in=ctypes.cast(ctypes.c_char_p(frame), ctypes.c_void_p),
         data_size_in=len(frame),
+        data_out=ctypes.cast(frame_after, ctypes.c_void_p),
+        data_size_out=len(frame),
         ctx_in=ctypes.addressof(context),
         ctx_size_in=ctypes.sizeof(context),
         ctx_out=ctypes.addressof(after),
@@ -144,12 +172,12 @@ def run(program, frame, context):
     if result == -errno.EINVAL and context.ingress_ifindex:
         pytest.skip("this kernel (5.10 is one) runs no packet that came in by a device")
     assert result == 0
-    return int(options.retval), after
+    return int(options.retval), after, frame_after.raw
 
 
-def load(contents, name):
+def load(contents, name, **config):
     obj = BpfObject(contents, name)
-    obj.set_initial_value(".rodata.config", bytes(BandwidthConfig(horizon=HORIZON)))
+    obj.set_initial_value(".rodata.config", bytes(BandwidthConfig(horizon=HORIZON, **config)))
     obj.load()
     return obj
 
@@ -197,6 +225,240 @@ def test_a_device_that_is_no_endpoint_s_leaves_the_receive_queue(manager):
 def test_every_number_fits_into_the_mark(manager, number):
     manager.endpoint(number)
     assert manager.run("mark").number == number
+
+
+# --- the endpoint's packets routed ---
+
+CONTAINER, CONTAINER6, FAR, FAR6 = "10.8.0.2", "fd08::2", "198.18.0.9", "2001:db8::9"
+MAC = "02:00:00:00:00:01"
+ROUTES = f"""
+ip link set ve-c address {MAC}
+ip address add 10.8.0.1/24 dev ve-c
+ip address add fd08::1/64 dev ve-c nodad
+ip address add 10.9.0.1/24 dev eth0
+ip address add fd09::1/64 dev eth0 nodad
+ip address add 10.7.0.1/24 dev eth1
+ip address add fd07::1/64 dev eth1 nodad
+ip route add default via 10.9.0.2
+ip route add default via fd09::2
+ip route add 192.0.2.0/24 via 10.7.0.2
+ip route add 2001:db8:7::/48 via fd07::2
+ip route add 203.0.113.0/24 via inet6 fd09::2 dev eth0
+ip route add 10.20.0.0/16 via 10.9.0.2 mtu lock 1000
+ip route add 2001:db8:20::/48 via fd09::2 mtu lock 1300
+ip route add blackhole 10.21.0.0/16
+ip route add unreachable 10.22.0.0/16
+ip route add prohibit 10.23.0.0/16
+ip route add blackhole 2001:db8:21::/48
+ip route add blackhole default table 9
+ip rule add ipproto udp dport 999 lookup 9
+ip -6 route add blackhole default table 9
+ip -6 rule add ipproto udp dport 999 lookup 9
+"""
+
+
+@pytest.fixture(scope="module")
+def node():
+    """ve-c leads to the endpoint, eth0 and eth1 out of the node."""
+    here, there = NetNS(), NetNS()
+    for device in ("ve-c", "eth0", "eth1"):
+        veth(here, device, there, device)
+    for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        here.run(f"sysctl -qw net.{path.replace('/', '.')}=1")
+    for command in ROUTES.strip().splitlines():
+        here.run(command)
+    with here:
+        yield here
+    here.close()
+    there.close()
+
+
+class Router(Manager):
+    """The loaded object with an endpoint behind ve-c; of the devices that lead out, only eth0 is one of ours."""
+
+    def __init__(self, obj):
+        super().__init__(obj, "test")
+        self.device = socket.if_nametoindex("ve-c")
+        self.endpoint(device=self.device)
+        self.put(layouts.BANDWIDTH_NATIVES, ctypes.c_uint32(socket.if_nametoindex("eth0")), ctypes.c_uint32(1))
+
+    def frame(self, *layers):
+        packet = Ether(dst=MAC, src="02:00:00:00:00:02")
+        for layer in layers:
+            packet /= layer
+        return packet
+
+    def send(self, packet, **fields):
+        """(outcome, frame afterwards)"""
+        result = self.run("mark", frame=bytes(packet), ifindex=self.device, **fields)
+        assert result.number == DB
+        return result.outcome, result.frame
+
+
+@pytest.fixture
+def router(clocked, node):
+    with load(clocked, "test_bandwidth", route=1) as obj:
+        yield Router(obj)
+
+
+def ip4(**fields):
+    return IP(**{"src": CONTAINER, "dst": FAR, **fields})
+
+
+def ip6(**fields):
+    return IPv6(**{"src": CONTAINER6, "dst": FAR6, **fields})
+
+
+def one_hop_less(packet):
+    """What a router sends: one hop less, and the checksum anew."""
+    changed = packet.copy()
+    if IP in changed:
+        changed[IP].ttl -= 1
+        del changed[IP].chksum
+    else:
+        changed[IPv6].hlim -= 1
+    return bytes(changed)
+
+
+UDP_1 = UDP(sport=5000, dport=53) / Raw(b"question")
+TCP_1 = TCP(sport=5000, dport=80, flags="A") / Raw(bytes(100))
+FULL = Raw(bytes(1472))
+"""With UDP and IPv4 header, 1500 bytes."""
+ROUTED = {
+    "udp": [ip4(), UDP_1],
+    "tcp": [ip4(), TCP_1],
+    "icmp": [ip4(), ICMP()],
+    "another_protocol": [ip4(), GRE()],
+    "last_hop_but_one": [ip4(ttl=2), UDP_1],
+    "checksum_that_wraps": [ip4(ttl=255, id=0xFEFF), UDP_1],
+    "type_of_service": [ip4(tos=0xB8), UDP_1],
+    "first_fragment": [ip4(flags="MF", id=7), UDP_1],
+    "following_fragment": [ip4(frag=100, id=7, proto=17), Raw(bytes(64))],
+    "gateway_of_ipv6": [ip4(dst="203.0.113.9"), UDP_1],
+    "neighbour": [ip4(dst="10.9.0.77"), UDP_1],
+    "as_long_as_the_device_takes": [ip4(), UDP_1.copy() / Raw(bytes(1472 - 8))],
+    "as_long_as_the_route_takes": [ip4(dst="10.20.0.1"), UDP(sport=5000, dport=53), Raw(bytes(972))],
+    "udp6": [ip6(), UDP_1],
+    "tcp6": [ip6(), TCP_1],
+    "icmp6": [ip6(), ICMPv6EchoRequest()],
+    "last_hop_but_one6": [ip6(hlim=2), UDP_1],
+    "flow_label": [ip6(tc=0xB8, fl=0xABCDE), UDP_1],
+    "first_fragment6": [ip6(), IPv6ExtHdrFragment(m=1, id=7), UDP_1],
+    "following_fragment6": [ip6(), IPv6ExtHdrFragment(offset=100, id=7, nh=17), Raw(bytes(64))],
+    "neighbour6": [ip6(dst="fd09::77"), UDP_1],
+}
+LEFT_TO_THE_STACK = {
+    "no_hop_left": [ip4(ttl=1), UDP_1],
+    "no_hop_at_all": [ip4(ttl=0), UDP_1],
+    "options": [ip4(options=[IPOption_NOP()] * 4), UDP_1],
+    "the_node_itself": [ip4(dst="10.8.0.1"), UDP_1],
+    "the_node_s_other_address": [ip4(dst="10.9.0.1"), UDP_1],
+    "broadcast": [ip4(dst="10.9.0.255"), UDP_1],
+    "everybody": [ip4(dst="255.255.255.255"), UDP_1],
+    "multicast": [ip4(dst="224.0.0.251"), UDP_1],
+    "loopback": [ip4(dst="127.0.0.1"), UDP_1],
+    "from_loopback": [ip4(src="127.0.0.1"), UDP_1],
+    "from_nowhere": [ip4(src="0.0.0.0"), UDP_1],
+    "from_a_group": [ip4(src="224.0.0.1"), UDP_1],
+    "another_device": [ip4(dst="192.0.2.1"), UDP_1],
+    "another_endpoint_s_device": [ip4(dst="10.8.0.3"), UDP_1],
+    "blackhole": [ip4(dst="10.21.0.1"), UDP_1],
+    "unreachable": [ip4(dst="10.22.0.1"), UDP_1],
+    "prohibited": [ip4(dst="10.23.0.1"), UDP_1],
+    "a_rule_by_port": [ip4(), UDP(sport=5000, dport=999)],
+    "longer_than_the_route_takes": [ip4(dst="10.20.0.1"), UDP(sport=5000, dport=53), Raw(bytes(973))],
+    "longer_than_the_device_takes": [ip4(), UDP(sport=5000, dport=53), Raw(bytes(1473))],
+    "a_trailer": [ip4(len=36), UDP_1, Raw(bytes(20))],
+    "longer_than_the_frame": [ip4(len=100), UDP_1],
+    "another_version": [ip4(version=5), UDP_1],
+    "cut_off_tcp": [ip4(proto=6), Raw(bytes(12))],
+    "no_hop_left6": [ip6(hlim=1), UDP_1],
+    "hop_by_hop": [ip6(), IPv6ExtHdrHopByHop(), UDP_1],
+    "destination_options": [ip6(), IPv6ExtHdrDestOpt(), UDP_1],
+    "options_and_fragment": [ip6(), IPv6ExtHdrDestOpt(), IPv6ExtHdrFragment(m=1), UDP_1],
+    "the_node_itself6": [ip6(dst="fd08::1"), UDP_1],
+    "multicast6": [ip6(dst="ff02::1"), UDP_1],
+    "link_local6": [ip6(dst="fe80::1"), UDP_1],
+    "from_link_local6": [ip6(src="fe80::1"), UDP_1],
+    "from_nowhere6": [ip6(src="::"), UDP_1],
+    "from_loopback6": [ip6(src="::1"), UDP_1],
+    "mapped": [ip6(src="::ffff:10.8.0.2"), UDP_1],
+    "another_device6": [ip6(dst="2001:db8:7::1"), UDP_1],
+    "blackhole6": [ip6(dst="2001:db8:21::1"), UDP_1],
+    "a_rule_by_port6": [ip6(), UDP(sport=5000, dport=999)],
+    "longer_than_the_route_takes6": [ip6(dst="2001:db8:20::1"), UDP(sport=5000, dport=53), Raw(bytes(1253))],
+    "a_tag": [Dot1Q(vlan=7), ip4(), UDP_1],
+    "arp": [ARP()],
+}
+
+
+@pytest.mark.parametrize("name", ROUTED)
+def test_routed(router, name):
+    packet = router.frame(*ROUTED[name])
+    assert router.send(packet) == ("endpoint_routed", one_hop_less(packet))
+
+
+@pytest.mark.parametrize("name", LEFT_TO_THE_STACK)
+def test_left_to_the_stack(router, name):
+    packet = router.frame(*LEFT_TO_THE_STACK[name])
+    assert router.send(packet) == ("endpoint_marked", bytes(packet))
+
+
+def test_frames_to_others_are_left_to_a_bridge(router):
+    for mac in ("02:00:00:00:00:77", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:fb"):
+        packet = router.frame(ip4(), UDP_1)
+        packet.dst = mac
+        assert router.send(packet) == ("endpoint_marked", bytes(packet))
+
+
+@pytest.mark.parametrize(
+    ("layers", "gso", "outcome"),
+    [
+        (
+            [ip4(), TCP(flags="A", dataofs=8, options=[("Timestamp", (1, 1))]), Raw(bytes(2896))],
+            1448,
+            "endpoint_routed",
+        ),
+        ([ip4(), TCP(flags="A", options=[("Timestamp", (1, 1))]), Raw(bytes(2898))], 1449, "endpoint_marked"),
+        ([ip4(dst="10.20.0.1"), TCP(flags="A"), Raw(bytes(1920))], 960, "endpoint_routed"),
+        ([ip4(dst="10.20.0.1"), TCP(flags="A"), Raw(bytes(1922))], 961, "endpoint_marked"),
+        ([ip6(), TCP(flags="A"), Raw(bytes(2880))], 1440, "endpoint_routed"),
+        ([ip6(), TCP(flags="A"), Raw(bytes(2882))], 1441, "endpoint_marked"),
+        ([ip4(), UDP(), Raw(bytes(2944))], 1472, "endpoint_routed"),
+        ([ip4(), UDP(), Raw(bytes(2946))], 1473, "endpoint_marked"),
+    ],
+)
+def test_of_a_large_packet_its_pieces_have_to_fit(router, layers, gso, outcome):
+    packet = router.frame(*layers)
+    expected = bytes(packet) if outcome == "endpoint_marked" else one_hop_less(packet)
+    assert router.send(packet, gso_size=gso, gso_segs=2, wire_len=3100) == (outcome, expected)
+
+
+def test_a_known_neighbour_and_one_that_does_not_answer(router, node):
+    packet = router.frame(ip4(), UDP_1)
+    for state in ("lladdr 02:00:00:00:00:99 nud permanent", "nud failed"):
+        node.run(f"ip neigh replace 10.9.0.2 dev eth0 {state}")
+        assert router.send(packet)[0] == "endpoint_routed"
+    node.run("ip neigh del 10.9.0.2 dev eth0")
+
+
+@pytest.mark.parametrize(("path", "layers"), [("ipv4", (ip4(), UDP_1)), ("ipv6", (ip6(), UDP_1))])
+def test_where_forwarding_is_off_the_stack_drops(router, node, path, layers):
+    packet = router.frame(*layers)
+    node.run(f"sysctl -qw net.{path}.conf.ve-c.forwarding=0")
+    try:
+        assert router.send(packet) == ("endpoint_marked", bytes(packet))
+    finally:
+        node.run(f"sysctl -qw net.{path}.conf.ve-c.forwarding=1")
+    assert router.send(packet)[0] == "endpoint_routed"
+
+
+def test_of_other_devices_and_without_the_option_nothing_is_routed(router, node, clocked):
+    packet = router.frame(ip4(), UDP_1)
+    result = router.run("mark", frame=bytes(packet), ifindex=socket.if_nametoindex("eth1"))
+    assert (result.outcome, result.frame) == ("unknown_device_passed", bytes(packet))
+    with load(clocked, "test_bandwidth") as obj:
+        assert Router(obj).send(packet) == ("endpoint_marked", bytes(packet))
 
 
 # --- egress ---

@@ -67,6 +67,10 @@ def test_structure_of_bandwidth_programs(bandwidth_btf, layout):
     same(bandwidth_btf, layout)
 
 
+def test_structure_of_the_program_of_bbr(lb_object):
+    same(Btf(lb_object.parent / "sock_bbr.bpf.o"), layouts.BbrConfig)
+
+
 def same(btf, layout):
     fields = [(name, getattr(layout, name).offset, getattr(layout, name).size) for name, *_ in layout._fields_]
     assert fields == btf.members(layout.C_NAME)
@@ -75,7 +79,7 @@ def same(btf, layout):
 
 @pytest.mark.parametrize(
     "layout",
-    [*layouts.LAYOUTS, *layouts.NODE_LAYOUTS, *layouts.BANDWIDTH_LAYOUTS],
+    [*layouts.LAYOUTS, *layouts.NODE_LAYOUTS, *layouts.BANDWIDTH_LAYOUTS, layouts.BbrConfig],
     ids=lambda layout: layout.C_NAME,
 )
 def test_no_hidden_padding(layout):

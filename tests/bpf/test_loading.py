@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bpf.conftest import REPOSITORY
-from datapath.compile.layouts import HISTORIES, LUTS, MODE_DSR, MODE_SNAT, Config, NodeConfig
+from datapath.compile.layouts import HISTORIES, LUTS, MODE_DSR, MODE_SNAT, BandwidthConfig, Config, NodeConfig
 from datapath.kernel import features, libbpf, load_balancer
 from datapath.kernel.abi import MapType
 from datapath.kernel.bpf_object import BpfObject
@@ -134,13 +134,22 @@ def test_loads_under_every_combination_node(lb_object):
 
 
 def test_loads_bandwidth(lb_object):
-    """The programs of the bandwidth manager, which have nothing to switch off."""
+    """The programs of the bandwidth manager, whoever routes what endpoints send."""
     path = lb_object.parent / "tc_bandwidth.bpf.o"
-    with BpfObject(path.read_bytes(), path.name) as obj:
-        obj.load()
-        assert {program.name for program in obj.programs()} == {
-            f"tc_bandwidth_{name}" for name in ("mark", "egress", "ingress")
-        }
+    sizes = {}
+    for route in (0, 1):
+        with BpfObject(path.read_bytes(), path.name) as obj:
+            obj.set_initial_value(".rodata.config", bytes(BandwidthConfig(horizon=2 * 10**9, route=route)))
+            obj.load()
+            found = {program.name: obj.program_fd(program.name) for program in obj.programs()}
+            assert found.keys() == {f"tc_bandwidth_{name}" for name in ("mark", "egress", "ingress")}
+            sizes[route] = {name: libbpf.program_info(fd).xlated_prog_len // 8 for name, fd in found.items()}
+    # The stack's routing costs no instruction of ours, nor does ours where packets leave.
+    assert sizes[0]["tc_bandwidth_mark"] * 5 < sizes[1]["tc_bandwidth_mark"]
+    assert (sizes[0]["tc_bandwidth_egress"], sizes[0]["tc_bandwidth_ingress"]) == (
+        sizes[1]["tc_bandwidth_egress"],
+        sizes[1]["tc_bandwidth_ingress"],
+    )
 
 
 def test_table_smaller_than_configured_is_refused(lb_object, monkeypatch):

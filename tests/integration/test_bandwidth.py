@@ -1,6 +1,7 @@
 """Rates of endpoints through the whole executor: where this kernel has fq, and refused where it has not."""
 
 import json
+import socket
 import time
 
 import pytest
@@ -95,6 +96,108 @@ def test_the_manager(agent):
     assert qdiscs(agent) == before
     assert agent.lb.run(f"sysctl -n {LIMIT}").strip() == "128"
     assert rates(agent) == {}
+
+
+@NEEDS_FQ
+def test_routed_by_the_programs(agent):
+    """Of an endpoint that has no rate, too."""
+    agent.lb.run("sysctl -qw net.ipv4.ip_forward=1")
+    agent.client.run("ip route add 203.0.113.0/24 via 198.51.100.1")
+    plain = {"name": "db", "interface": "client0"}
+
+    def counted():
+        assert " 0% packet loss" in agent.client.run(f"ping -c 5 -i 0.05 -n {BACKENDS[0]}")
+        return {row["name"]: row["packets"] for row in agent.ask("status", "-v")["bandwidth_outcomes"]}
+
+    agent.apply(document(plain, enable_host_legacy_routing=False))
+    assert agent.run("verify").returncode == 0
+    assert counted()["endpoint_routed"] >= 5
+    agent.apply(document(DB, enable_host_legacy_routing=False))
+    before = counted()["endpoint_routed"]
+    assert before >= 10
+    assert rates(agent)["db", "egress"]["passed_packets"] == 5
+    agent.apply(document(DB))
+    assert counted()["endpoint_routed"] == before
+    assert rates(agent)["db", "egress"]["passed_packets"] == 10
+
+
+CONGESTION = "net.ipv4.tcp_congestion_control"
+
+
+def sysctl(agent, name):
+    return agent.lb.run(f"sysctl -n {name}").strip()
+
+
+def algorithms(agent):
+    """Algorithms of (a socket of the host's, one of the endpoint's), connected to the same backend."""
+    found = []
+    with agent.backend:
+        listener = socket.create_server((BACKENDS[0], 0))
+    with listener:
+        for namespace in (agent.lb, agent.client):
+            with namespace:
+                one = socket.create_connection((BACKENDS[0], listener.getsockname()[1]), timeout=20)
+            with one:
+                found.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode())
+    return found
+
+
+@pytest.fixture
+def others(agent):
+    """Namespaces whose algorithm is not BBR, with a way from the endpoint to the backends."""
+    for namespace in (agent.lb, agent.client):
+        namespace.run(f"sysctl -qw {CONGESTION}=reno")
+    agent.lb.run("sysctl -qw net.ipv4.ip_forward=1")
+    agent.client.run("ip route add 203.0.113.0/24 via 198.51.100.1")
+    return agent
+
+
+@NEEDS_FQ
+def test_bbr_of_all(others):
+    agent = others
+    wanted = document(DB, enable_bbr=True, enable_host_legacy_routing=False)
+    summaries = [row["summary"] for row in agent.check(wanted)["operations"]]
+    assert f"set sysctl {CONGESTION}: reno -> bbr" in summaries
+    assert sysctl(agent, CONGESTION) == "reno"
+    agent.apply(wanted)
+    assert not agent.apply(wanted)["changed"]
+    # The endpoint's namespace was there before, and keeps what it had.
+    assert algorithms(agent) == ["bbr", "reno"]
+    assert sysctl(agent, "net.ipv4.tcp_slow_start_after_idle") == "0"
+    agent.lb.run(f"sysctl -qw {CONGESTION}=reno")
+    assert agent.run("verify").returncode == 3
+    agent.apply(wanted)
+    assert sysctl(agent, CONGESTION) == "bbr"
+    agent.apply(document(DB))
+    assert (sysctl(agent, CONGESTION), sysctl(agent, "net.ipv4.tcp_slow_start_after_idle")) == ("reno", "1")
+    agent.apply(wanted)
+    agent.ask("reset", "--yes")
+    assert (sysctl(agent, CONGESTION), sysctl(agent, "net.ipv4.tcp_slow_start_after_idle")) == ("reno", "1")
+
+
+@NEEDS_FQ
+def test_bbr_of_the_host_alone(others):
+    agent = others
+    agent.apply(document(DB, enable_bbr=True, enable_host_legacy_routing=False))
+    wanted = document(DB, enable_bbr=True, enable_bbr_hostns_only=True)
+    summaries = [row["summary"] for row in agent.check(wanted)["operations"]]
+    assert "attach cgroup sock_bbr: BBR in place of reno for the host's own sockets" in summaries
+    agent.apply(wanted)
+    assert not agent.apply(wanted)["changed"]
+    assert agent.run("verify").returncode == 0
+    # What network namespaces begin with is not BBR.
+    assert sysctl(agent, CONGESTION) == "reno"
+    assert algorithms(agent) == ["bbr", "reno"]
+    assert "BBR of the host's own sockets" in agent.ask("reset", "--yes")["removed"]
+    assert algorithms(agent) == ["reno", "reno"]
+
+
+def test_bbr_without_what_it_needs_is_refused(agent):
+    asked = ({"enable_bandwidth_manager": False, "enable_bbr": True}, {"enable_bbr_hostns_only": True})
+    for values, expected in zip(asked, ("BBR needs qdisc fq", "enable-bbr-hostns-only says whose")):
+        errors = agent.apply(document(**values), code=2)["errors"]
+        assert any(error["message"].startswith(expected) for error in errors)
+        assert all(error["path"] == "options" for error in errors)
 
 
 @NEEDS_FQ

@@ -30,6 +30,9 @@ SINCE = {
     "neighbour_managed": "5.16",  # 7482e3841d52
     "test_run_device": "5.15",  # 47316f4a3053
     "sch_fq": "3.12",  # a module of Debian's
+    "tcp_bbr": "4.9",  # a module of Debian's
+    "delivery_time": "5.18",  # 8d21ec0e46ed, 9bb984f28d5b
+    "sock_ops_netns": "5.15",
 }
 """Feature -> the first kernel that has it."""
 

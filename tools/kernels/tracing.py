@@ -1,6 +1,6 @@
 """`python3 -m tools.kernels.tracing`: test under Debian's kernel with its headers what bcc compiles on a node.
 
-And, in the same guest, what this machine's kernel may lack and that one has: VLAN devices, and qdisc fq.
+And, in the same guest, what this machine's kernel may lack and that one has: VLAN devices, and qdisc fq, with BBR.
 
 The last line counts, as pytest's does.
 """
@@ -30,7 +30,11 @@ TESTS = (
     "tests/unit/kernel/test_bandwidth.py::test_fq_is_read_back_healed_and_removed",
     "tests/unit/kernel/test_bandwidth.py::test_mq_has_fq_at_every_queue",
     "tests/unit/kernel/test_bandwidth.py::test_a_flood_has_its_rate",
+    "tests/unit/kernel/test_bandwidth.py::test_fq_paces_bbr_of_the_container_where_the_programs_route",
     "tests/integration/test_bandwidth.py::test_the_manager",
+    "tests/integration/test_bandwidth.py::test_routed_by_the_programs",
+    "tests/integration/test_bandwidth.py::test_bbr_of_all",
+    "tests/integration/test_bandwidth.py::test_bbr_of_the_host_alone",
     "tests/integration/test_bandwidth.py::test_an_endpoint_that_comes_later",
     "tests/integration/test_bandwidth.py::test_somebody_s_qdisc_is_left",
 )

@@ -91,7 +91,7 @@ class Agent:
         self._next_hops: Mapping[IPAddress, NextHop] = {}
         """Of backends and other load balancers, as of the last plan that was carried out or the last look."""
         self._claimed: Mapping[str, int] = {}
-        """Devices of endpoints with rates, as of the last apply, and their indexes."""
+        """Devices of endpoints that programs are for, as of the last apply, and their indexes."""
         self._checked: set[HealthKey] = set()
         """What has a health check."""
         self.store = Store(paths.desired)
@@ -210,11 +210,11 @@ class Agent:
             return before != self._next_hops
 
     def devices_changed(self) -> bool:
-        """Whether devices of endpoints with rates are others than at the last apply."""
+        """Whether devices of endpoints that programs are for are others than at the last apply."""
         with self.lock:
             if self.desired is None:
                 return False
-            return self._claimed != endpoints.claimed(bandwidth.limited(self.desired.endpoints), device_indexes())
+            return self._claimed != _claimed(self.desired, device_indexes())
 
     def reset(self) -> list[str]:
         """Remove everything of ours from the node; returns what was removed, one line each."""
@@ -340,7 +340,7 @@ class Agent:
         self._compiled = prepared.compiled
         self._next_hops = prepared.facts.next_hops
         indexes = {name: device.index for name, device in prepared.facts.devices.items()}
-        self._claimed = endpoints.claimed(bandwidth.limited(prepared.desired.endpoints), indexes)
+        self._claimed = _claimed(prepared.desired, indexes)
         self.warnings = prepared.compiled.warnings
         self.drift_count, self.last_trouble = len(prepared.unusable), None
         self.converged = not prepared.unusable
@@ -380,6 +380,10 @@ class Agent:
         )
 
 
+def _claimed(desired: DesiredState, indexes: Mapping[str, int]) -> dict[str, int]:
+    return endpoints.claimed(bandwidth.served(desired.options, desired.endpoints), indexes)
+
+
 def drift_count(prepared: Prepared) -> int:
     """Differences: operations that would heal them, devices where a foreign program sits, programs past healing."""
     foreign = prepared.have.load_balancer.foreign if prepared.have.load_balancer else {}
@@ -409,6 +413,7 @@ def removable(have: KernelState) -> list[str]:
         lines += [
             f"bandwidth manager on {device}" for device in sorted(have.bandwidth.native | have.bandwidth.endpoints)
         ]
+    lines += ["BBR of the host's own sockets"] if have.host_bbr is not None else []
     lines += [f"qdisc of {device}" for device in have.own_qdiscs]
     lines += [f"program {name}" for name in sorted(have.programs)]
     lines += [f"neighbour {each.address} on {each.device}" for each in sorted(have.neighbours, key=str)]

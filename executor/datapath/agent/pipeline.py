@@ -64,7 +64,7 @@ def prepare(
     that nothing wants any more go back to them. Raises CompileErrors, KernelError; not for users' programs alone.
     """
     merged = merge(desired, health)
-    facts = gather_facts(kernel, merged, attach=attach)
+    facts = replace(gather_facts(kernel, merged, attach=attach), originals=originals)
     have = kernel.read()
     inspected = {program.name: _inspect(kernel, program) for program in merged.programs}
     programs = [each for each in inspected.values() if isinstance(each, UserProgram)]

@@ -114,6 +114,7 @@ def _with_bandwidth(compiled: Compiled, added: Optional[bandwidth.Bandwidth]) ->
     state = replace(
         compiled.state,
         bandwidth=added.programs,
+        host_bbr=added.host_bbr,
         entries={**compiled.state.entries, **added.entries},
         qdiscs=added.qdiscs,
         sysctls={**compiled.state.sysctls, **added.sysctls},

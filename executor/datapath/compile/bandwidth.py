@@ -5,14 +5,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
-from datapath.compile import devices
+from datapath.compile import bbr, devices
 from datapath.compile.balancer import targets
 from datapath.compile.endpoints import NodeEndpoint, resolve
 from datapath.compile.errors import Problems
 from datapath.compile.layouts import (
     BANDWIDTH_ENDPOINTS,
+    BANDWIDTH_NATIVES,
     BANDWIDTH_RATES,
     ENDPOINT_HOST,
     ENDPOINT_LAST,
@@ -26,7 +27,7 @@ from datapath.spec.options import effective
 from datapath.state.facts import NodeFacts
 from datapath.state.kernel_state import BandwidthPrograms, Entries, KernelState, Qdisc
 from datapath.state.merged import MergedState
-from datapath.state.model import Endpoint
+from datapath.state.model import Endpoint, Options
 
 HORIZON = 2.0
 """Seconds that a departure may be ahead (Cilium's)."""
@@ -44,7 +45,7 @@ _LEAST = {
 }
 """Sysctls that are raised to Cilium's values, and stay where they are higher."""
 _SET = {"net.core.default_qdisc": "fq"}
-SYSCTLS = (*_LEAST, *_SET)
+SYSCTLS = (*_LEAST, *_SET, *bbr.SYSCTLS)
 _QUEUE = 4 << 20
 """Bytes of an endpoint that may wait, where that is less than the horizon's worth.
 
@@ -68,6 +69,7 @@ class Bandwidth:
     entries: Mapping[str, Entries]
     qdiscs: Mapping[str, Qdisc]
     sysctls: Mapping[str, str]
+    host_bbr: Optional[bytes] = None
     names: Mapping[int, str] = field(default_factory=dict)
     """Number -> endpoint."""
 
@@ -87,26 +89,45 @@ def compile_bandwidth(
             _OPTION, True, message, "false; or a kernel with CONFIG_NET_SCH_FQ, such as a distribution's own"
         )
         return None
+    options = effective(merged.options)
+    bbr.check(options, facts, problems)
     found = resolve(merged.endpoints, facts.devices)
-    served = [each for each in found if each.present and _rates(each.endpoint)]
-    selected = devices.select(effective(merged.options), facts, targets(merged), problems)
-    _check_native(selected, served, facts, problems)
-    numbers = _numbers(served, have)
-    sending = any(RATE_EGRESS in _rates(each.endpoint) for each in served)
+    names = {each.name for each in served(merged.options, merged.endpoints)}
+    present = [each for each in found if each.present and each.endpoint.name in names]
+    selected = devices.select(options, facts, targets(merged), problems)
+    _check_native(selected, present, facts, problems)
+    numbers = _numbers(present, have)
+    routes = routed(merged.options)
+    sending = any(routes or RATE_EGRESS in _rates(each.endpoint) for each in present)
     programs = BandwidthPrograms(
-        config=_config(build_id),
+        config=_config(build_id, routes),
         native=frozenset(selected if sending else ()),
-        endpoints=frozenset(each.device.name for each in served if each.device is not None),
+        endpoints=frozenset(each.device.name for each in present if each.device is not None),
     )
     qdiscs = {name: Qdisc(MQ if facts.devices[name].queues > 1 else FQ, "ours") for name in _queueing(selected, facts)}
     _check_qdiscs(qdiscs, have, problems)
-    names = {number: name for name, number in numbers.items()}
-    return Bandwidth(programs, _entries(served, numbers), qdiscs, _sysctls(facts), names)
+    natives = [facts.devices[name].index for name in sorted(programs.native)] if routes else []
+    labels = {number: name for name, number in numbers.items()}
+    return Bandwidth(
+        programs,
+        _entries(present, numbers, natives),
+        qdiscs,
+        _sysctls(options, facts),
+        bbr.host_program(options, facts, build_id, problems),
+        labels,
+    )
 
 
-def limited(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-    """Those that have a rate or a priority."""
-    return [each for each in endpoints if _rates(each)]
+def routed(options: Options) -> bool:
+    """Whether programs route what endpoints send; else the host's stack does."""
+    values = effective(options)
+    return bool(values["enable-bandwidth-manager"]) and not values["enable-host-legacy-routing"]
+
+
+def served(options: Options, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """Those that the programs are for: with a rate or a priority, and where they route, with a device."""
+    routes = routed(options)
+    return [each for each in endpoints if _rates(each) or (routes and not each.host)]
 
 
 def _rates(endpoint: Endpoint) -> dict[int, Rate]:
@@ -181,8 +202,9 @@ def _numbers(served: Iterable[NodeEndpoint], have: KernelState) -> dict[str, int
     return {**numbers, **dict(zip(fresh, free))}
 
 
-def _entries(served: Sequence[NodeEndpoint], numbers: Mapping[str, int]) -> dict[str, Entries]:
+def _entries(served: Sequence[NodeEndpoint], numbers: Mapping[str, int], natives: Iterable[int]) -> dict[str, Entries]:
     return {
+        BANDWIDTH_NATIVES: {_Number.pack(index): _Number.pack(1) for index in natives},
         BANDWIDTH_ENDPOINTS: {
             _Number.pack(each.device.index): _Number.pack(numbers[each.name])
             for each in served
@@ -198,14 +220,15 @@ def _rate_entries(served: Iterable[NodeEndpoint], numbers: Mapping[str, int]) ->
             yield bytes(RateKey(numbers[each.name], direction)), bytes(rate)
 
 
-def _config(build_id: bytes) -> bytes:
-    config = BandwidthConfig(horizon=int(HORIZON * 1e9))
+def _config(build_id: bytes, routes: bool) -> bytes:
+    config = BandwidthConfig(horizon=int(HORIZON * 1e9), route=routes)
     config.build_id[:] = build_id
     return bytes(config)
 
 
-def _sysctls(facts: NodeFacts) -> dict[str, str]:
+def _sysctls(options: Mapping[str, Any], facts: NodeFacts) -> dict[str, str]:
     """Those that this node has: a network namespace has not all. What is high enough is wanted as it is."""
     known = {name: facts.sysctls[name] for name in SYSCTLS if name in facts.sysctls}
     raised = {name: str(max(int(value), _LEAST[name])) for name, value in known.items() if name in _LEAST}
-    return {**raised, **{name: value for name, value in _SET.items() if name in known}}
+    wanted = {**_SET, **bbr.sysctls(options)}
+    return {**raised, **{name: value for name, value in wanted.items() if name in known}}

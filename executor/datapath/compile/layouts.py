@@ -334,6 +334,8 @@ NODE_LAYOUTS: tuple[type[Layout], ...] = (FrontendValue, NodeConfig)
 
 BANDWIDTH_ENDPOINTS = "endpoints_v1"
 """HASH u32 index of the endpoint's device -> u32 number."""
+BANDWIDTH_NATIVES = "natives_v1"
+"""HASH u32 index of a device that leads out of the node -> u32 1; empty where the stack routes."""
 BANDWIDTH_RATES = "rates_v1"
 """HASH RateKey -> Rate."""
 BANDWIDTH_DEPARTURES = "departures_v1"
@@ -406,7 +408,23 @@ class BandwidthConfig(Layout):
     _fields_ = (
         ("build_id", ctypes.c_uint8 * 16),
         ("horizon", ctypes.c_uint64),
+        ("route", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 7),
     )
 
 
 BANDWIDTH_LAYOUTS: tuple[type[Layout], ...] = (RateKey, Rate, Departure, Traffic, BandwidthConfig)
+
+
+# --- the program by which the host's own sockets have BBR (sock_bbr.bpf.c) ---
+
+
+class BbrConfig(Layout):
+    """Its configuration: `const volatile struct bbr_config` in section `.rodata.config`."""
+
+    C_NAME = "bbr_config"
+    _fields_ = (
+        ("build_id", ctypes.c_uint8 * 16),
+        ("netns_cookie", ctypes.c_uint64),
+        ("congestion", ctypes.c_uint8 * 16),
+    )

@@ -147,5 +147,6 @@ BANDWIDTH_OUTCOMES: tuple[Outcome, ...] = (
     Outcome("horizon_dropped", Verdict.DROP, "Packet that would have to wait until beyond the horizon."),
     Outcome("received", Verdict.PASS, "Packet to an endpoint, within its rate and burst."),
     Outcome("rate_dropped", Verdict.DROP, "Packet to an endpoint, beyond its rate and burst."),
+    Outcome("endpoint_routed", Verdict.FORWARD, "Packet of an endpoint, marked and routed out of the node."),
 )  # fmt: skip
 """The same for the programs of the bandwidth manager: map `bandwidth_outcomes_v1`, `BANDWIDTH_OUTCOME_` in C."""

@@ -47,6 +47,7 @@ class AttachType(enum.IntEnum):
     """`enum bpf_attach_type`."""
 
     CGROUP_INET_INGRESS = 0
+    CGROUP_SOCK_OPS = 3
     XDP = 37
     TCX_INGRESS = 46
     TCX_EGRESS = 47

@@ -24,7 +24,7 @@ BUNDLE = Bundle(
         Group("tc_bandwidth_endpoint", {tc.EGRESS: "tc_bandwidth_ingress", tc.INGRESS: "tc_bandwidth_mark"}),
     ),
 )
-DECIDED = (layouts.BANDWIDTH_RATES, layouts.BANDWIDTH_ENDPOINTS)
+DECIDED = (layouts.BANDWIDTH_NATIVES, layouts.BANDWIDTH_RATES, layouts.BANDWIDTH_ENDPOINTS)
 """Maps whose contents desired state decides."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
@@ -11,8 +12,18 @@ from datapath.kernel.errors import RefusedError
 
 def mounts() -> list[Path]:
     """Where cgroup2 is mounted."""
+    return [Path(fields[4]) for fields in _mountinfo()]
+
+
+def roots() -> list[Path]:
+    """Those of `mounts` that show the whole hierarchy, and not one cgroup of it."""
+    return [Path(fields[4]) for fields in _mountinfo() if fields[3] == "/"]
+
+
+def _mountinfo() -> Iterator[list[str]]:
+    """Fields of each line that is about cgroup2 (proc_pid_mountinfo(5))."""
     lines = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
-    return [Path(fields[4]) for fields in lines if fields[fields.index("-") + 1] == "cgroup2"]
+    return (fields for fields in lines if fields[fields.index("-") + 1] == "cgroup2")
 
 
 def canonical(path: str) -> str:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
-from datapath.kernel import bandwidth, bundle, load_balancer, neighbours, node, programs, qdisc, sysctl
+from datapath.kernel import bandwidth, bundle, host_bbr, load_balancer, neighbours, node, programs, qdisc, sysctl
 from datapath.kernel.entries import PartialWriteError
 from datapath.kernel.errors import BpfError, KernelError, RefusedError
 from datapath.kernel.maps import Maps
@@ -127,6 +127,13 @@ class Executor:
     def _remove_bandwidth(self, _: Sequence[ops.RemoveBandwidth]) -> None:
         bundle.remove(self._pins, bandwidth.BUNDLE)
 
+    def _put_host_bbr(self, run: Sequence[ops.PutHostBbr]) -> None:
+        for operation in run:
+            host_bbr.put(self._pins, self._objects, operation.config)
+
+    def _remove_host_bbr(self, _: Sequence[ops.RemoveHostBbr]) -> None:
+        host_bbr.remove(self._pins)
+
     def _set_qdiscs(self, run: Sequence[ops.SetQdisc]) -> None:
         for operation in run:
             if operation.text:
@@ -165,6 +172,8 @@ _HANDLERS: dict[type, Callable[[Executor, Any], None]] = {
     ops.RemoveNode: Executor._remove_node,
     ops.PutBandwidth: Executor._put_bandwidth,
     ops.RemoveBandwidth: Executor._remove_bandwidth,
+    ops.PutHostBbr: Executor._put_host_bbr,
+    ops.RemoveHostBbr: Executor._remove_host_bbr,
     ops.SetQdisc: Executor._set_qdiscs,
     ops.SetSysctl: Executor._set_sysctls,
     ops.AddNeighbour: Executor._add_neighbours,

@@ -17,8 +17,10 @@ from datapath.kernel.errors import BpfError
 
 _RETURN_1 = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 """r0 = 1; exit: accepted of every type of program."""
+_READ_TIME_TYPE = struct.pack("=BBhiBBhi", 0x71, 0x10, 180, 0, 0x95, 0, 0, 0)
+"""r0 = skb->tstamp_type; exit"""
 _NO_DEVICE = 0x7FFFFFFF
-_HELPERS = {"fib_lookup": 69, "jiffies64": 118, "loop": 181}
+_HELPERS = {"fib_lookup": 69, "jiffies64": 118, "get_netns_cookie": 122, "loop": 181}
 """`enum bpf_func_id`"""
 
 
@@ -51,8 +53,8 @@ def _map_type(kind: MapType) -> Callable[[], bool]:
     return lambda: bool(libbpf.library().libbpf_probe_bpf_map_type(int(kind), None) == 1)
 
 
-def _xdp_helper(name: str) -> Callable[[], bool]:
-    return lambda: bool(libbpf.library().libbpf_probe_bpf_helper(int(ProgramType.XDP), _HELPERS[name], None) == 1)
+def _helper(kind: ProgramType, name: str) -> Callable[[], bool]:
+    return lambda: bool(libbpf.library().libbpf_probe_bpf_helper(int(kind), _HELPERS[name], None) == 1)
 
 
 def _batch_operations() -> bool:
@@ -113,13 +115,28 @@ def _qdisc(name: str) -> Callable[[], bool]:
     """Whether a qdisc is built in, loaded, or there as a module (which is not loaded to find out)."""
 
     def probe() -> bool:
-        if any(f" {name}_qdisc_ops" in line for line in Path("/proc/kallsyms").read_text().splitlines()):
-            return True
-        modules = Path("/lib/modules", os.uname().release)
-        lists = (modules / "modules.builtin", modules / "modules.dep")
-        return any(f"/sch_{name}.ko" in path.read_text() for path in lists if path.exists())
+        symbols = Path("/proc/kallsyms").read_text().splitlines()
+        return any(f" {name}_qdisc_ops" in line for line in symbols) or _is_module(f"sch_{name}")
 
     return probe
+
+
+def _is_module(name: str) -> bool:
+    modules = Path("/lib/modules", os.uname().release)
+    lists = (modules / "modules.builtin", modules / "modules.dep")
+    return any(f"/{name}.ko" in path.read_text() for path in lists if path.exists())
+
+
+def _congestion_control(name: str) -> Callable[[], bool]:
+    """The same for an algorithm of TCP's."""
+    listed = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+    return lambda: name in listed.read_text().split() or _is_module(f"tcp_{name}")
+
+
+def _delivery_time() -> bool:
+    """Devices leave a packet the time at which it is to leave, since programs can tell that from when it came."""
+    os.close(libbpf.program_load(ProgramType.SCHED_CLS, _READ_TIME_TYPE))
+    return True
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -133,9 +150,9 @@ FEATURES: tuple[Feature, ...] = (
     Feature("xdp_link", "XDP programs are replaced atomically and stay when the daemon stops",
             lambda: _type_in_kernel("bpf_xdp_link")),
     Feature("xdp_frags", "XDP programs for devices with an MTU beyond one page", _xdp_frags),
-    Feature("fib_lookup", "XDP asks the kernel's own routing table", _xdp_helper("fib_lookup")),
-    Feature("jiffies64", "flows are stamped with the kernel's tick", _xdp_helper("jiffies64")),
-    Feature("bpf_loop", "programs may loop without being unrolled", _xdp_helper("loop")),
+    Feature("fib_lookup", "XDP asks the kernel's own routing table", _helper(ProgramType.XDP, "fib_lookup")),
+    Feature("jiffies64", "flows are stamped with the kernel's tick", _helper(ProgramType.XDP, "jiffies64")),
+    Feature("bpf_loop", "programs may loop without being unrolled", _helper(ProgramType.XDP, "loop")),
     Feature("tcx", "tc programs are attached by links; else by filters of the clsact qdisc",
             _link(ProgramType.SCHED_CLS, AttachType.TCX_INGRESS, _NO_DEVICE, errno.ENODEV)),
     Feature("cgroup_link", "cgroup programs are replaced atomically and stay when the daemon stops",
@@ -144,6 +161,11 @@ FEATURES: tuple[Feature, ...] = (
             neighbours.managed_supported),
     Feature("test_run_device", "a frame can be pushed through a program as if a device had received it", _received_on),
     Feature("sch_fq", "the qdisc that bandwidth limits need", _qdisc("fq")),
+    Feature("tcp_bbr", "TCP can use BBR", _congestion_control("bbr")),
+    Feature("delivery_time", "packets keep their departure time across devices, as BBR of endpoints needs",
+            _delivery_time),
+    Feature("sock_ops_netns", "programs can tell the host's sockets from those of endpoints, for BBR of the host alone",
+            _helper(ProgramType.SOCK_OPS, "get_netns_cookie")),
 )  # fmt: skip
 
 

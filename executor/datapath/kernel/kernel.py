@@ -18,6 +18,7 @@ from datapath.kernel import (
     capture,
     clock,
     features,
+    host_bbr,
     libbpf,
     load_balancer,
     neighbours,
@@ -86,6 +87,7 @@ class Kernel:
             gateways=routes.gateways,
             next_hops=neighbours.next_hops(targets),
             sysctls=sysctl.read_all({*described, *routes.default_devices}),
+            netns_cookie=host_bbr.netns_cookie(),
         )
 
     def read(self) -> KernelState:
@@ -228,6 +230,7 @@ class Kernel:
         load_balancer.remove(self._pins, self._maps)
         bundle.remove(self._pins, node.BUNDLE)
         bundle.remove(self._pins, bandwidth.BUNDLE)
+        host_bbr.remove(self._pins)
         for name in programs.read(self._pins):
             programs.remove(self._pins, name)
         neighbours.remove(list(neighbours.read()))

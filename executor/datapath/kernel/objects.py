@@ -13,6 +13,7 @@ LOAD_BALANCER = "xdp_lb.bpf.o"
 LOAD_BALANCER_TC = "tc_lb.bpf.o"
 NODE = "tc_node.bpf.o"
 BANDWIDTH = "tc_bandwidth.bpf.o"
+HOST_BBR = "sock_bbr.bpf.o"
 
 _CHECKOUT = Path(__file__).parents[3] / "build" / "bpf"
 
@@ -46,7 +47,7 @@ class ObjectSource:
     def build_id(self) -> bytes:
         """16 bytes that tell versions of the objects apart: the first half of a SHA-256 over them."""
         digest = hashlib.sha256(self.read(LOAD_BALANCER))
-        for name in (LOAD_BALANCER_TC, NODE, BANDWIDTH):
+        for name in (LOAD_BALANCER_TC, NODE, BANDWIDTH, HOST_BBR):
             # A directory for tests may hold the load balancer's alone.
             with contextlib.suppress(FileNotFoundError):
                 digest.update(self.read(name))

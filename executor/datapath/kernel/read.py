@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from typing import Optional
 
 from datapath.compile import layouts
-from datapath.kernel import bandwidth, bundle, devices, load_balancer, neighbours, node, programs, qdisc, sysctl
+from datapath.kernel import (
+    bandwidth,
+    bundle,
+    devices,
+    host_bbr,
+    load_balancer,
+    neighbours,
+    node,
+    programs,
+    qdisc,
+    sysctl,
+)
 from datapath.kernel.maps import Maps
 from datapath.kernel.pins import Pins
 from datapath.state.kernel_state import Entries, KernelState, NodePrograms
@@ -40,6 +51,7 @@ def read(pins: Pins, maps: Maps) -> KernelState:
         load_balancer=load_balancer.read(pins, maps, links),
         node=_node(pins),
         bandwidth=bandwidth.read(pins),
+        host_bbr=host_bbr.read(pins),
         qdiscs=qdisc.read(),
         sysctls=sysctl.read_all(links),
         neighbours=neighbours.read(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from functools import cached_property
@@ -13,12 +14,14 @@ from datapath.compile.layouts import (
     ADDRESSES,
     BACKENDS,
     BANDWIDTH_ENDPOINTS,
+    BANDWIDTH_NATIVES,
     BANDWIDTH_RATES,
     LUTS,
     PEERS,
     SERVICES,
     VLANS_IN,
     VLANS_OUT,
+    BbrConfig,
     Config,
     unpack_address,
 )
@@ -103,10 +106,11 @@ class _Describer:
             old = self.have.qdiscs.get(operation.device)
             after = operation.text or "the kernel's default"
             return _row("qdisc", operation.device, old.text if old is not None else None, after, "set")
-        if isinstance(operation, op.AddNeighbour):
-            return _row("neighbour", _neighbour(operation.neighbour), None, "kept resolved")
-        if isinstance(operation, op.RemoveNeighbour):
-            return _row("neighbour", _neighbour(operation.neighbour), "kept resolved", None)
+        if isinstance(operation, (op.PutHostBbr, op.RemoveHostBbr)):
+            return self._host_bbr()
+        if isinstance(operation, (op.AddNeighbour, op.RemoveNeighbour)):
+            kept, added = "kept resolved", isinstance(operation, op.AddNeighbour)
+            return _row("neighbour", _neighbour(operation.neighbour), *((None, kept) if added else (kept, None)))
         if isinstance(operation, op.PutProgram):
             before = self.have.programs.get(operation.program.program.name)
             return _program_row(before, operation.program)
@@ -143,6 +147,7 @@ class _Describer:
             VLANS_IN: (vlan, device_index),
             PEERS: (_address, lambda value: f"next is {_address(value)}"),
             BANDWIDTH_ENDPOINTS: (device_index, self.labels.endpoint),
+            BANDWIDTH_NATIVES: (device_index, lambda _: "leads out of the node"),
             BANDWIDTH_RATES: (self.labels.rate_key, rate),
         }
 
@@ -217,10 +222,23 @@ class _Describer:
         if (old is None) != (new is None):
             yield _row("program", "tc_bandwidth", "loaded" if old else None, "loaded" if new else None)
 
+    def _host_bbr(self) -> Row:
+        old, new = self.have.host_bbr, self.want.host_bbr
+        before, after = (None if each is None else _host_bbr(each) for each in (old, new))
+        action = "detach" if after is None else "attach" if before is None else "replace"
+        return _row("cgroup", "sock_bbr", before, after, action)
+
 
 _NODE = "tc_node, ingress and egress"
 _NATIVE = "tc_bandwidth, egress"
 _ENDPOINT = "tc_bandwidth, of an endpoint, ingress and egress"
+
+
+def _host_bbr(config: bytes) -> str:
+    if len(config) != ctypes.sizeof(BbrConfig):
+        return "not at the root of cgroup v2, or another version's"
+    default = bytes(BbrConfig.from_buffer_copy(config).congestion).rstrip(b"\0").decode("ascii", "replace")
+    return f"BBR in place of {default} for the host's own sockets"
 
 
 def _loaded(

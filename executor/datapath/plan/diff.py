@@ -12,6 +12,7 @@ from datapath.compile.layouts import (
     ADDRESSES,
     BACKENDS,
     BANDWIDTH_ENDPOINTS,
+    BANDWIDTH_NATIVES,
     BANDWIDTH_RATES,
     LUTS,
     PEERS,
@@ -29,10 +30,12 @@ from datapath.plan.operations import (
     PrepareMaps,
     PutBandwidth,
     PutEntry,
+    PutHostBbr,
     PutLut,
     PutNode,
     PutProgram,
     RemoveBandwidth,
+    RemoveHostBbr,
     RemoveLoadBalancer,
     RemoveNeighbour,
     RemoveNode,
@@ -46,6 +49,8 @@ from datapath.state.kernel_state import Entries, KernelState, LoadBalancer, Neig
 from datapath.state.model import Program
 
 _NOTHING: Entries = {}
+_BANDWIDTH_MAPS = (BANDWIDTH_NATIVES, BANDWIDTH_RATES, BANDWIDTH_ENDPOINTS)
+"""In the order in which they come to matter: a device that is no endpoint's has neither rate nor route."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def plan(want: KernelState, have: KernelState) -> Plan:
         operations += _no_balancer(want, have)
     operations += _node(want, have)
     operations += _bandwidth(want, have)
+    operations += _host_bbr(want, have)
     for name, program in sorted(want.programs.items()):
         if name not in have.programs or not _same_program(program, have.programs[name]):
             operations.append(PutProgram(program))
@@ -111,7 +117,7 @@ def _bandwidth(want: KernelState, have: KernelState) -> Iterator[Operation]:
         places = (wanted.config, wanted.native, wanted.endpoints)
         if loaded is None or loaded.problems or places != (loaded.config, loaded.native, loaded.endpoints):
             yield PutBandwidth(wanted)
-        changes = [_entry_changes(name, want, have) for name in (BANDWIDTH_RATES, BANDWIDTH_ENDPOINTS)]
+        changes = [_entry_changes(name, want, have) for name in _BANDWIDTH_MAPS]
         yield from (each for puts, _ in changes for each in puts)
         yield from (each for _, deletes in reversed(changes) for each in deletes)
     elif loaded is not None:
@@ -119,6 +125,14 @@ def _bandwidth(want: KernelState, have: KernelState) -> Iterator[Operation]:
     for device in have.own_qdiscs:
         if device not in want.qdiscs:
             yield SetQdisc(device, "")
+
+
+def _host_bbr(want: KernelState, have: KernelState) -> Iterator[Operation]:
+    if want.host_bbr is None:
+        if have.host_bbr is not None:
+            yield RemoveHostBbr()
+    elif want.host_bbr != have.host_bbr:
+        yield PutHostBbr(want.host_bbr)
 
 
 def _entry_changes(name: str, want: KernelState, have: KernelState) -> tuple[list[Operation], list[Operation]]:

@@ -102,6 +102,18 @@ class RemoveBandwidth:
 
 
 @dataclass(frozen=True)
+class PutHostBbr:
+    """Load the program by which the host's own sockets have BBR, and attach it at the root of cgroup v2."""
+
+    config: bytes
+
+
+@dataclass(frozen=True)
+class RemoveHostBbr:
+    """Detach that program."""
+
+
+@dataclass(frozen=True)
 class SetQdisc:
     """Put our qdisc at a device's root; with "" remove ours, so that the kernel's default returns."""
 
@@ -157,6 +169,8 @@ Operation = Union[
     RemoveNode,
     PutBandwidth,
     RemoveBandwidth,
+    PutHostBbr,
+    RemoveHostBbr,
     SetQdisc,
     SetSysctl,
     AddNeighbour,

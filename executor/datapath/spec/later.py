@@ -42,10 +42,6 @@ _BECAUSE: Mapping[str, tuple[str, ...]] = {
         "lb-state-file",
         "lb-state-file-interval",
     ),
-    "BBR": (
-        "enable-bbr cilium_enable_bandwidth_manager_bbr",
-        "enable-bbr-hostns-only",
-    ),
     "the egress gateway and masquerading": (
         "enable-egress-gateway",
         "egress-gateway-policy-map-max",
@@ -74,7 +70,6 @@ _BECAUSE: Mapping[str, tuple[str, ...]] = {
         "ipv4-native-routing-cidr cilium_native_routing_cidr",
         "ipv6-native-routing-cidr cilium_native_routing_cidr_ipv6",
         "enable-endpoint-routes",
-        "enable-host-legacy-routing cilium_enable_host_legacy_routing",
         "mtu cilium_mtu",
         "ipam cilium_ipam_mode",
     ),

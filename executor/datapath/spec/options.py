@@ -331,6 +331,48 @@ REGISTRY: tuple[Option, ...] = (
         example=True,
     ),
     Option(
+        key="enable-host-legacy-routing",
+        param="enable_host_legacy_routing",
+        variable="cilium_enable_host_legacy_routing",
+        kind=Kind.BOOL,
+        default=True,
+        group=Group.BANDWIDTH,
+        summary="Whether the host's network stack routes what endpoints send.",
+        effect="When false, programs at the devices of all endpoints ask the host's routing table and send packets out"
+        " of C(devices) straight away. Senders then notice their rate at once, and a small request does not wait behind"
+        " a bulk flow of the same endpoint. The host's netfilter (masquerading, firewalls), C(rp_filter) and IPsec"
+        " policies do not see these packets. Needs C(enable-bandwidth-manager). Cilium's default is C(false), and what"
+        " it does without masquerading by BPF is C(true).",
+        example=False,
+    ),
+    Option(
+        key="enable-bbr",
+        param="enable_bbr",
+        variable="cilium_enable_bandwidth_manager_bbr",
+        kind=Kind.BOOL,
+        default=False,
+        group=Group.BANDWIDTH,
+        summary="Whether TCP uses BBR, which finds out a path's rate instead of waiting for losses.",
+        effect="When true, BBR is the default algorithm of the host and of network namespaces that are made afterwards,"
+        " which are those of endpoints; and TCP does not start anew after a pause. Needs C(enable-bandwidth-manager)"
+        " and kernel feature C(tcp_bbr). Qdisc fq paces BBR, and packets of endpoints have to reach it on their"
+        " socket's account. So endpoints need C(enable-host-legacy-routing: false) and kernel feature C(delivery_time);"
+        " or else set C(enable-bbr-hostns-only).",
+        example=True,
+    ),
+    Option(
+        key="enable-bbr-hostns-only",
+        param="enable_bbr_hostns_only",
+        variable="datapath_enable_bbr_hostns_only",
+        kind=Kind.BOOL,
+        default=False,
+        group=Group.BANDWIDTH,
+        summary="Whether only the host's own sockets use BBR, and those of endpoints do not.",
+        effect="When true, a program at the root of cgroup v2 gives BBR to the sockets of the host's network namespace"
+        " that have the host's default algorithm. Needs C(enable-bbr) and kernel feature C(sock_ops_netns).",
+        example=True,
+    ),
+    Option(
         key="arping-refresh-period",
         param="arping_refresh_period",
         variable="datapath_arping_refresh_period",
@@ -409,6 +451,33 @@ RULES: tuple[Rule, ...] = (
     ),
     _rss_rule(4),
     _rss_rule(6),
+    Rule(
+        keys=("enable-bandwidth-manager", "enable-host-legacy-routing"),
+        broken=lambda options: not options["enable-host-legacy-routing"] and not options["enable-bandwidth-manager"],
+        message="what endpoints send is routed by programs of the bandwidth manager, which is switched off",
+        allowed="enable-bandwidth-manager: true, or enable-host-legacy-routing: true",
+    ),
+    Rule(
+        keys=("enable-bandwidth-manager", "enable-bbr"),
+        broken=lambda options: options["enable-bbr"] and not options["enable-bandwidth-manager"],
+        message="BBR needs qdisc fq, which the bandwidth manager sets up, and that is switched off",
+        allowed="enable-bandwidth-manager: true, or enable-bbr: false",
+    ),
+    Rule(
+        keys=("enable-bbr", "enable-bbr-hostns-only"),
+        broken=lambda options: options["enable-bbr-hostns-only"] and not options["enable-bbr"],
+        message="enable-bbr-hostns-only says whose sockets have BBR, and none has",
+        allowed="enable-bbr: true, or enable-bbr-hostns-only: false",
+    ),
+    Rule(
+        keys=("enable-bbr", "enable-bbr-hostns-only", "enable-host-legacy-routing"),
+        broken=lambda options: (
+            options["enable-bbr"] and not options["enable-bbr-hostns-only"] and options["enable-host-legacy-routing"]
+        ),
+        message="the host's stack takes packets of endpoints off their sockets' account, so that BBR there would not be"
+        " paced by fq",
+        allowed="enable-host-legacy-routing: false, or enable-bbr-hostns-only: true",
+    ),
 )
 
 

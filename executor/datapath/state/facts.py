@@ -97,3 +97,7 @@ class NodeFacts:
     """Backend address -> its next hop; an address without a route is missing."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """Values of the sysctls that compile asks about (forwarding, accept_ra, local port range)."""
+    originals: Mapping[str, str] = field(default_factory=dict)
+    """Of sysctls that the executor has changed, the values before."""
+    netns_cookie: int = 0
+    """What tells the host's network namespace apart; 0 on kernels that do not say it."""

@@ -95,6 +95,9 @@ class KernelState:
     load_balancer: Optional[LoadBalancer] = None
     node: Optional[NodePrograms] = None
     bandwidth: Optional[BandwidthPrograms] = None
+    host_bbr: Optional[bytes] = None
+    """Configuration (`datapath.compile.layouts.BbrConfig`) of the program by which the host's own sockets have BBR;
+    None without it."""
     qdiscs: Mapping[str, Qdisc] = field(default_factory=lambda: MappingProxyType({}))
     """Device -> its root qdisc; want names only ours."""
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

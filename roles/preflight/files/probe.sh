@@ -15,11 +15,13 @@ echo "filesystems $(sed 's/.*\t//' /proc/filesystems | tr '\n' ' ')"
 while read -r _ where kind _; do
     case $kind in bpf | cgroup2) echo "mount $kind $where" ;; esac
 done </proc/mounts
+is_module() { grep -qs "/$1\.ko" "/lib/modules/$(uname -r)/modules.builtin" "/lib/modules/$(uname -r)/modules.dep"; }
 # Built in or loaded; else there as a module, which is not loaded to find out.
-if grep -qs ' fq_qdisc_ops' /proc/kallsyms ||
-    grep -qs '/sch_fq\.ko' "/lib/modules/$(uname -r)/modules.builtin" "/lib/modules/$(uname -r)/modules.dep"; then
-    echo "sch_fq yes"
-fi
+if grep -qs ' fq_qdisc_ops' /proc/kallsyms || is_module sch_fq; then echo "sch_fq yes"; fi
+if grep -qsw bbr /proc/sys/net/ipv4/tcp_available_congestion_control || is_module tcp_bbr; then echo "tcp_bbr yes"; fi
+# Helpers that came with what BBR needs; to load a program takes more than a shell.
+! grep -qs ' bpf_skb_set_tstamp$' /proc/kallsyms || echo "delivery_time yes"
+! grep -qs ' bpf_get_netns_cookie_sock_ops$' /proc/kallsyms || echo "sock_ops_netns yes"
 [ ! -d /sys/fs/bpf ] || echo "bpffs_directory yes"
 [ ! -e /etc/systemd/system/datapath-bpffs.service ] || echo "bpffs_unit yes"
 [ ! -d /run/systemd/system ] || echo "systemd yes"

@@ -9,10 +9,12 @@ from datapath.compile import CompileErrors, compile_state, wants_load_balancer
 from datapath.compile.bandwidth import FQ, MQ
 from datapath.compile.layouts import (
     BANDWIDTH_ENDPOINTS,
+    BANDWIDTH_NATIVES,
     BANDWIDTH_RATES,
     RATE_EGRESS,
     RATE_INGRESS,
     BandwidthConfig,
+    BbrConfig,
     Rate,
     RateKey,
 )
@@ -85,7 +87,8 @@ def test_rates_of_endpoints():
     assert dict(result.endpoints) == {4096: "host", 4097: "db", 4098: "web"}
     assert (state.bandwidth.native, state.bandwidth.endpoints) == ({"eth0"}, {"ve-db", "ve-web"})
     config = BandwidthConfig.from_buffer_copy(state.bandwidth.config)
-    assert (bytes(config.build_id), config.horizon) == (BUILD, 2 * 10**9)
+    assert (bytes(config.build_id), config.horizon, config.route) == (BUILD, 2 * 10**9, 0)
+    assert state.entries[BANDWIDTH_NATIVES] == {}
     assert dict(state.qdiscs) == {"eth0": Qdisc(FQ, "ours")}
     assert state.load_balancer is None
 
@@ -115,6 +118,38 @@ def test_endpoints_without_rates_cost_nothing():
     state = compiled({"name": "db", "interface": "ve-db"}).state
     assert (state.bandwidth.native, state.bandwidth.endpoints, rates(state), numbers(state)) == (set(), set(), {}, {})
     assert compiled(WEB).state.bandwidth.native == set()
+
+
+def routed(*endpoints, **fields):
+    return compiled(*endpoints, enable_host_legacy_routing=False, **fields)
+
+
+def test_where_programs_route_they_are_at_every_endpoint_s_device():
+    plain = {"name": "db", "interface": "ve-db"}
+    state = routed(HOST, plain, WEB).state
+    assert numbers(state) == {3: 4097, 4: 4098}
+    assert rates(state).keys() == {(4096, RATE_EGRESS), (4098, RATE_INGRESS)}
+    assert (state.bandwidth.native, state.bandwidth.endpoints) == ({"eth0"}, {"ve-db", "ve-web"})
+    assert BandwidthConfig.from_buffer_copy(state.bandwidth.config).route == 1
+    assert {number(key): number(value) for key, value in state.entries[BANDWIDTH_NATIVES].items()} == {2: 1}
+    # Of whom there is nothing to route, nothing is there.
+    alone = routed({"name": "host", "host": True}).state
+    assert (alone.bandwidth.native, numbers(alone), alone.entries[BANDWIDTH_NATIVES]) == (set(), {}, {})
+
+
+def test_a_device_that_leads_out_is_routed_to_and_not_from():
+    (error,) = refusals({"name": "db", "interface": "eth0"}, enable_host_legacy_routing=False)
+    assert error.path == "endpoints.db"
+
+
+def test_devices_are_routed_to_before_anything_is_routed():
+    result = routed(DB)
+    operations = plan(result.state, compiled(DB).state).operations
+    assert [type(each) for each in operations] == [PutBandwidth, PutEntry]
+    described = [row["summary"] for row in rows(plan(result.state, KernelState()), {}, result.endpoints)]
+    assert "create map natives_v1 device 2: leads out of the node" in described
+    fresh = [each.map for each in plan(result.state, KernelState()).operations if isinstance(each, PutEntry)]
+    assert fresh == [BANDWIDTH_NATIVES, BANDWIDTH_RATES, BANDWIDTH_ENDPOINTS]
 
 
 def test_numbers_stay_with_their_devices():
@@ -195,6 +230,85 @@ def test_the_manager_alone_wants_no_load_balancer():
     assert compiled(DB, services=[service()]).state.load_balancer is not None
     merged = merge_health(merge(DesiredState(), {"options": {"config": {"enable-bandwidth-manager": False}}}), {})
     assert not wants_load_balancer(merged)
+
+
+# --- BBR ---
+
+CONGESTION, IDLE = "net.ipv4.tcp_congestion_control", "net.ipv4.tcp_slow_start_after_idle"
+FEATURES = {"sch_fq": True, "tcp_bbr": True, "delivery_time": True, "sock_ops_netns": True}
+BBR = {"enable_bbr": True, "enable_host_legacy_routing": False}
+HOST_ONLY = {"enable_bbr": True, "enable_bbr_hostns_only": True}
+
+
+def capable(without=None, default="cubic", **fields):
+    features = {name: name != without for name in FEATURES}
+    sysctls = {CONGESTION: default, IDLE: "1"}
+    return facts(*devices(), features=features, sysctls=sysctls, netns_cookie=77, **fields)
+
+
+def test_bbr_of_all_is_a_sysctl():
+    state = compiled(DB, on=capable(), **BBR).state
+    assert (dict(state.sysctls), state.host_bbr) == ({CONGESTION: "bbr", IDLE: "0"}, None)
+
+
+def test_bbr_of_the_host_alone_is_a_program():
+    result = compiled(DB, on=capable(), **HOST_ONLY)
+    assert dict(result.state.sysctls) == {IDLE: "0"}
+    config = BbrConfig.from_buffer_copy(result.state.host_bbr)
+    assert (bytes(config.build_id), config.netns_cookie) == (BUILD, 77)
+    assert bytes(config.congestion) == b"cubic" + bytes(11)
+    assert result.warnings == ()
+
+
+def test_the_host_s_default_is_what_it_was_before_bbr_of_all():
+    result = compiled(on=capable(default="bbr", originals={CONGESTION: "reno"}), **HOST_ONLY)
+    assert bytes(BbrConfig.from_buffer_copy(result.state.host_bbr).congestion).rstrip(b"\0") == b"reno"
+    assert result.warnings == ()
+
+
+def test_a_host_whose_default_is_bbr_is_warned_of():
+    (warning,) = compiled(on=capable(default="bbr"), **HOST_ONLY).warnings
+    assert "endpoints have BBR as well" in warning
+
+
+def test_without_bbr_nothing_of_it_is_wanted():
+    state = compiled(DB, on=capable()).state
+    assert (dict(state.sysctls), state.host_bbr) == ({}, None)
+    compiled(DB, on=node())
+
+
+@pytest.mark.parametrize(
+    ("options", "missing", "path"),
+    [
+        (BBR, "tcp_bbr", "options.values.enable_bbr"),
+        (BBR, "delivery_time", "options.values.enable_bbr"),
+        (HOST_ONLY, "tcp_bbr", "options.values.enable_bbr"),
+        (HOST_ONLY, "sock_ops_netns", "options.values.enable_bbr_hostns_only"),
+    ],
+)
+def test_what_the_kernel_lacks_is_refused_by_name(options, missing, path):
+    (error,) = refusals(DB, on=capable(without=missing), **options)
+    assert error.path == path
+    assert f"(feature {missing})" in error.message
+    assert "a kernel " in error.allowed
+
+
+@pytest.mark.parametrize(("options", "missing"), [(BBR, "sock_ops_netns"), (HOST_ONLY, "delivery_time")])
+def test_what_is_not_needed_is_not_asked_for(options, missing):
+    compiled(DB, on=capable(without=missing), **options)
+
+
+def test_bbr_in_words():
+    result = compiled(on=capable(), **HOST_ONLY)
+    have = KernelState(sysctls={CONGESTION: "cubic", IDLE: "1"}, host_bbr=None)
+    summaries = [row["summary"] for row in rows(plan(result.state, have), {})]
+    assert "attach cgroup sock_bbr: BBR in place of cubic for the host's own sockets" in summaries
+    assert "set sysctl net.ipv4.tcp_slow_start_after_idle: 1 -> 0" in summaries
+    gone = [row["summary"] for row in rows(plan(KernelState(), result.state), {})]
+    assert "detach cgroup sock_bbr: BBR in place of cubic for the host's own sockets" in gone
+    lost = replace(result.state, host_bbr=b"")
+    (row,) = rows(plan(result.state, lost), {})
+    assert row["action"] == "replace"
 
 
 # --- operations ---

@@ -32,6 +32,11 @@ def add_managed_neighbour(node):
     assert "managed" in node.run("ip neigh show 10.9.0.7 dev eth0")
 
 
+def use_bbr(_):
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as one:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+
+
 def use_cgroup_link(_):
     with libbpf.closing(os.open(libbpf_cgroup(), os.O_RDONLY)) as directory:
         attach(ProgramType.CGROUP_SKB, AttachType.CGROUP_INET_INGRESS, directory)
@@ -56,6 +61,7 @@ USES = {
     "cgroup_link": use_cgroup_link,
     "neighbour_managed": add_managed_neighbour,
     "sch_fq": add_qdisc,
+    "tcp_bbr": use_bbr,
     "btf": lambda _: Path("/sys/kernel/btf/vmlinux").read_bytes(),
 }
 

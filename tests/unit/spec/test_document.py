@@ -281,7 +281,7 @@ BAD_INPUT = [
     (values(maglev_table_size=1000), "options.values.maglev_table_size", "Invalid value for", "251", "1021"),
     (values(maglev_hash_seed="AAAA"), "options.values.maglev_hash_seed", "3 bytes (not 12", "12 bytes", None),
     (config(bpf_lb_algoritm="maglev"), "options.config.bpf-lb-algoritm", "unknown", None, "bpf-lb-algorithm"),
-    (config(enable_bbr=True), "options.config.enable-bbr", "not implemented", None, None),
+    (config(enable_sctp=True), "options.config.enable-sctp", "not implemented", None, None),
     (config(debug="perhaps"), "options.config.debug", "not a boolean", "true", None),
     (config(debug=None), "options.config.debug", "has no value", None, None),
     ({"options": {"values": []}}, "options.values", "not a mapping", None, None),

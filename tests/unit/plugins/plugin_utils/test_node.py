@@ -48,6 +48,28 @@ def test_rates_take_fq():
     assert judge(**{**options, "enable-bandwidth-manager": False}) == []
 
 
+@pytest.mark.parametrize(
+    ("host_only", "missing", "remedy"),
+    [
+        (False, "tcp_bbr", "CONFIG_TCP_CONG_BBR"),
+        (False, "delivery_time", "from 5.18 on, or set datapath_enable_bbr_hostns_only: true"),
+        (True, "tcp_bbr", "CONFIG_TCP_CONG_BBR"),
+        (True, "sock_ops_netns", "from 5.15 on"),
+    ],
+)
+def test_bbr_takes_what_it_works_by(host_only, missing, remedy):
+    has = {name: f"{name} yes\n" for name in ("tcp_bbr", "delivery_time", "sock_ops_netns")}
+    options = {"enable-bbr": True, "enable-bbr-hostns-only": host_only}
+    assert judge(GOOD + "".join(has.values()), **options) == []
+    (told,) = judge(GOOD + "".join(line for name, line in has.items() if name != missing), **options)
+    assert f"(feature {missing})" in told
+    assert remedy in told
+    assert "cilium_enable_bandwidth_manager_bbr: false" in told
+    unneeded = "delivery_time" if host_only else "sock_ops_netns"
+    assert judge(GOOD + "".join(line for name, line in has.items() if name != unneeded), **options) == []
+    assert judge(**{**options, "enable-bbr": False}) == []
+
+
 def test_a_good_node_has_no_violations():
     assert judge() == []
     assert judge(dry_run=True) == []
