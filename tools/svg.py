@@ -45,6 +45,7 @@ class Line:
     """Points that are joined."""
 
     label: str
+    """None of its own where it goes on with the line before."""
     points: Sequence[tuple[float, float]]
     dashed: bool = False
     """What was asked for, beside what was measured: in the colour of the line of the same rank that is not."""
@@ -94,16 +95,19 @@ def lines(title: str, across: str, up: str, drawn: Sequence[Line]) -> str:
         found.append(_text(x, top + _HEIGHT + 16, f"{value:g}", "middle"))
     found.append(_text(left + _WIDTH / 2, top + _HEIGHT + 36, across, "middle"))
     found.append(_text(left, top - 8, up, "middle"))
-    ranks = {False: 0, True: 0}
-    for row, line in enumerate(drawn):
+    ranks = {False: -1, True: -1}
+    row = 0
+    for line in drawn:
+        ranks[line.dashed] += bool(line.label)
         style = f'stroke="{_COLOURS[ranks[line.dashed] % len(_COLOURS)]}" fill="none" stroke-width="1.5"'
         style += ' stroke-dasharray="5 3"' if line.dashed else ""
-        ranks[line.dashed] += 1
         points = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in line.points)
         found.append(f'<polyline points="{points}" {style}/>')
-        y = top + 8 + row * _ROW
-        found.append(f'<line x1="{left + _WIDTH + 16}" y1="{y}" x2="{left + _WIDTH + 44}" y2="{y}" {style}/>')
-        found.append(_text(left + _WIDTH + 52, y + 4, line.label))
+        if line.label:
+            y = top + 8 + row * _ROW
+            found.append(f'<line x1="{left + _WIDTH + 16}" y1="{y}" x2="{left + _WIDTH + 44}" y2="{y}" {style}/>')
+            found.append(_text(left + _WIDTH + 52, y + 4, line.label))
+            row += 1
     return _document(found)
 
 
@@ -135,8 +139,12 @@ def spreads(title: str, across: str, rows: Sequence[Spread]) -> str:
         found.append(f'<line x1="{ends[0]:.1f}" y1="{y}" x2="{ends[1]:.1f}" y2="{y}" stroke="#888888"/>')
         for name, value in row.points.items():
             found.append(f'<circle cx="{place(value):.1f}" cy="{y}" r="5" fill="{colour[name]}"/>')
-        found.append(_text(ends[1] + 10, y + 4, f"{max(row.points.values()):.3g}"))
+        found.append(_text(ends[1] + 10, y + 4, _figure(max(row.points.values()))))
     return _document(found)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _ticks(highest: float) -> Iterator[float]:
