@@ -92,9 +92,10 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     for shaper, row in found.get("latency", {}).items():
         for place in ("same", "other"):
             figures = ", ".join(f"{name} {row[place][name]:.1f}" for name in ("p50", "p95", "p99"))
-            lower = found["latency"]["HTB"][place]["p99"] / row[place]["p99"]
+            ratio = found["latency"]["HTB"][place]["p99"] / row[place]["p99"]
+            lower = "" if shaper == "HTB" else f"p99 {ratio:.1f} times lower than HTB's, "
             lost = f"{row[place]['lost']} of {row[place]['sent']} lost"
-            yield f"{shaper}, {PLACES[place]}: {figures} ms, p99 {lower:.1f} times lower than HTB's, {lost}"
+            yield f"{shaper}, {PLACES[place]}: {figures} ms, {lower}{lost}"
 
 
 PLACES = {"same": "beside its own bulk flow", "other": "beside another endpoint's"}
