@@ -50,7 +50,7 @@ lint: setup ## run every linter, and check that generated files are current
 sanity: setup ## run ansible-test sanity over the collection
 	tests/sanity/run.sh
 
-.PHONY: test-unit test-bpf test-fuzz test-bench test-netns test-kernels test-tracing test-integration test-lab test-readme
+.PHONY: test-unit test-bpf test-fuzz test-bench test-netns test-kernels test-tracing test-bandwidth test-integration test-lab test-readme
 test-unit: setup ## test each stage of the executor by itself
 	@tools/setup-apt.sh nftables
 	$(PYTEST) tests/unit
@@ -72,9 +72,13 @@ test-kernels: setup bpf ## test the programs and the kernel stage on Debian's ke
 	@tools/setup-apt.sh busybox-static kmod qemu-system-x86
 	PYTHONPATH=executor python3 -m tools.kernels
 
-test-tracing: setup bpf ## test what bcc compiles on nodes, VLANs and rates, in QEMU with Debian's kernel and its headers
+test-tracing: setup bpf ## test what bcc compiles on nodes, and VLANs, in QEMU with Debian's kernel and its headers
 	@tools/setup-apt.sh busybox-static kmod qemu-system-x86 python3-bpfcc
 	PYTHONPATH=executor python3 -m tools.kernels.tracing
+
+test-bandwidth: setup bpf ## test rates of endpoints and latency by iperf3, on Debian's kernels in QEMU
+	@tools/setup-apt.sh busybox-static iperf3 kmod qemu-system-x86
+	PYTHONPATH=executor python3 -m tools.kernels.bandwidth
 
 test-integration: setup artefact ## test daemon, command and collection together
 	$(PYTEST) tests/integration

@@ -38,7 +38,7 @@ STAGES = (
     "molecule",
     "test-readme",
 )
-BESIDE = ("test-tracing", "test-kernels")
+BESIDE = ("test-tracing", "test-bandwidth", "test-kernels")
 """Stages that begin after the first one of STAGES, which builds what they need."""
 _COUNTS = re.compile(r"(\d+) (passed|failed|errors?)\b")
 _SUMMARY = re.compile(

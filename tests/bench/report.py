@@ -3,7 +3,7 @@
 import json
 import statistics
 
-from bench import svg
+from tools import svg
 
 FLOORS = ("min", "slb")
 PRODUCT = "load balancer"

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 
+from integration import forked
 from netns.topology import NetNS, attach_pass, bpffs, veth
 
 ROOT = Path(__file__).parents[2]
@@ -62,8 +63,9 @@ class Node:
 
     @property
     def environment(self):
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPYCACHEPREFIX") if name in os.environ}
         return {
-            "PATH": os.environ["PATH"],
+            **kept,
             "PYTHONPATH": str(ROOT / "executor"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "DATAPATH_ROOT": str(self.root),
@@ -130,11 +132,14 @@ class Node:
 
     def run(self, *arguments, document=None):
         """Run `datapath`; returns the finished process."""
+        text = None if document is None else document if isinstance(document, str) else json.dumps(document)
         with self.lb:
+            if "DATAPATH_TEST_FORK" in os.environ:
+                return forked.run(arguments, self.environment, text, self.timeout)
             return subprocess.run(
                 [self.python, "-m", "datapath", *arguments],
                 env=self.environment,
-                input=None if document is None else document if isinstance(document, str) else json.dumps(document),
+                input=text,
                 capture_output=True,
                 text=True,
                 timeout=self.timeout,

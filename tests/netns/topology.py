@@ -77,8 +77,11 @@ class NetNS:
             return subprocess.Popen(command, **options)
 
 
-def veth(left, left_name, right, right_name):
-    """A veth pair between two namespaces, up on both sides, able to forward XDP_TX and XDP_REDIRECT."""
+def veth(left, left_name, right, right_name, offloads=False):
+    """A veth pair between two namespaces, up on both sides, able to forward XDP_TX and XDP_REDIRECT.
+
+    With `offloads` it is as the kernel makes it: not for XDP, but TCP's packets stand for many frames.
+    """
     # iproute2 takes a namespace by name or by process only: the peer is born under a passing name and moved.
     holder = right.start("sleep", "60")
     try:
@@ -89,7 +92,8 @@ def veth(left, left_name, right, right_name):
         holder.wait()
     for namespace, name in ((left, left_name), (right, right_name)):
         namespace.run(f"ip link set {name} up")
-        namespace.run(f"ethtool -K {name} tx off gro on", check=False)
+        if not offloads:
+            namespace.run(f"ethtool -K {name} tx off gro on", check=False)
 
 
 def attach_pass(namespace, device):

@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tools.kernels import guest, packages, results, table
+from tools.kernels import packages, stage, table
 from tools.kernels.packages import Image
 from tools.kernels.results import Results
-from tools.kernels.system import KernelsError, tell
+from tools.kernels.system import tell
 from tools.kernels.versions import KERNELS, Kernel
 
-BUILD = Path("build/kernels")
-EVIDENCE = Path("build/evidence")
 PAGE = Path("docs/kernels.md")
-OBJECTS = BUILD / "objects"
-"""The tests' own BPF objects, compiled here once: in a guest the compiler takes a minute."""
-BYTECODE = BUILD / "bytecode"
 SECONDS = 2700
 """After these a guest is taken to hang."""
 AT_ONCE = 3
@@ -106,54 +99,24 @@ TESTS = (
 """What kernels differ in, and a few cases of each packet test (tests/kernels/sample.py): a guest is slow."""
 
 
-def pytest(*options: str) -> tuple[str, ...]:
-    """The tests, on this machine as in a guest; what Python compiles of them goes to BYTECODE."""
-    return (
-        *("env", "-u", "PYTHONDONTWRITEBYTECODE", f"PYTHONPYCACHEPREFIX={BYTECODE.resolve()}", "PYTHONPATH=tests"),
-        *(f"DATAPATH_TEST_OBJECTS={OBJECTS.resolve()}", sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
-        *options,
-    )
-
-
 def command(kernel: Kernel) -> tuple[str, ...]:
     """What runs in the guest."""
     return (
         *("env", f"DATAPATH_TEST_KERNEL={kernel.version}", "HYPOTHESIS_STORAGE_DIRECTORY=/run/hypothesis"),
-        *pytest("-p", "kernels.sample", "--basetemp=/run/pytest", "--durations=25"),
-        f"--junitxml=/run/results/{results.REPORT}",
-        *TESTS,
+        *stage.in_guest("-p", "kernels.sample", "--durations=25", *TESTS),
     )
 
 
 def test(image: Image, seconds: float) -> Results:
     """Boot a kernel and test under it."""
-    version = image.kernel.version
-    began = time.monotonic()
-    directory = (BUILD / f"results-{version}").resolve()
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    tell(f"{version} ({image.release}) boots")
-    ended = guest.run(image, directory, command(image.kernel), seconds)
-    found = results.read(directory, ended)
-    counted = f"{found.passed} passed, {len(found.failures)} failed, {found.skipped} skipped"
-    tell(f"{version}: {counted} in {time.monotonic() - began:.0f} s")
-    evidence = EVIDENCE / f"kernels-{version}"
-    shutil.rmtree(evidence, ignore_errors=True)
-    if found.failures:
-        shutil.copytree(directory, evidence)
-        for name in found.failures:
-            tell(f"{version}: FAILED {name}")
-        tell(f"{version}: console.log and output.log are in {evidence}")
-    return found
+    return stage.run(image.kernel.version, image, command(image.kernel), seconds)
 
 
 def prepare() -> None:
     """Do here what takes many times as long in a guest: compile the tests' BPF objects, and Python's modules."""
-    OBJECTS.mkdir(parents=True, exist_ok=True)
-    subprocess.run(pytest("-q", "tests/unit/kernel/test_maps.py"), check=True)
-    subprocess.run(
-        pytest("-q", "-p", "kernels.sample", "--collect-only", *TESTS), check=True, stdout=subprocess.DEVNULL
-    )
+    stage.OBJECTS.mkdir(parents=True, exist_ok=True)
+    subprocess.run(stage.pytest("-q", "tests/unit/kernel/test_maps.py"), check=True)
+    stage.collect("-p", "kernels.sample", *TESTS)
 
 
 def check_page(measured: Mapping[Kernel, Mapping[str, bool]], write: bool) -> bool:
@@ -163,14 +126,14 @@ def check_page(measured: Mapping[Kernel, Mapping[str, bool]], write: bool) -> bo
         PAGE.write_text(page)
     if PAGE.exists() and PAGE.read_text() == page:
         return True
-    (EVIDENCE / PAGE.name).write_text(page)
-    tell(f"FAILED {PAGE} is not what was measured ({EVIDENCE / PAGE.name}): python3 -m tools.kernels --write")
+    (stage.EVIDENCE / PAGE.name).write_text(page)
+    tell(f"FAILED {PAGE} is not what was measured ({stage.EVIDENCE / PAGE.name}): python3 -m tools.kernels --write")
     return False
 
 
 def test_all(chosen: Sequence[Kernel], write: bool, at_once: int, seconds: float) -> int:
     """Test under the kernels; returns the exit code."""
-    images = packages.ensure(BUILD.resolve(), chosen)
+    images = packages.ensure(stage.BUILD.resolve(), chosen)
     prepare()
     with ThreadPoolExecutor(at_once) as pool:
         found = dict(zip(chosen, pool.map(lambda image: test(image, seconds), images)))
@@ -196,14 +159,8 @@ def main() -> int:
         parser.error(f"no such kernel: {', '.join(sorted(unknown))}")
     if os.geteuid() != 0:
         parser.error("must run as root: what the guest does as root it does with this user's view of the machine")
-    EVIDENCE.mkdir(parents=True, exist_ok=True)
     chosen = [kernel for kernel in KERNELS if not arguments.versions or kernel.version in arguments.versions]
-    try:
-        return test_all(chosen, arguments.write, arguments.at_once, arguments.seconds)
-    except KernelsError as error:
-        tell(str(error))
-        print("0 passed, 1 failed", flush=True)
-        return 1
+    return stage.main(lambda: test_all(chosen, arguments.write, arguments.at_once, arguments.seconds))
 
 
 if __name__ == "__main__":

@@ -476,56 +476,5 @@ def test_mq_has_fq_at_every_queue(kernel, node):
     assert kernel.read().qdiscs["wide"].owner == "kernel"
 
 
-PAYLOAD = 1400
-FRAME = PAYLOAD + 42
-"""With Ethernet, IP and UDP headers."""
-
-
-def flood(source, stop):
-    """Send until told to stop, as fast as the socket takes it."""
-    while not stop.is_set():
-        with contextlib.suppress(OSError):
-            source.send(bytes(PAYLOAD))
-
-
-def received(namespace):
-    """Packets that eth0 got; without a command, which would take as long as many packets."""
-    with namespace:
-        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
-    (line,) = [line for line in lines if line.strip().startswith("eth0:")]
-    return int(line.split(":")[1].split()[1])
-
-
-@NEEDS_FQ
-@pytest.mark.parametrize("kilobits", [400, 1200])
-def test_a_flood_has_its_rate(kernel, node, peer, container, kilobits):
-    """Of a sender that nothing slows down: neither more, nor less because fq drops what had its time.
-
-    The rates are ones that a sender in an emulated guest exceeds by far.
-    """
-    kernel.execute([SetQdisc("eth0", FQ)])
-    put(kernel)
-    serve(kernel, rate=kilobits * 1000 // 8)
-    with peer:
-        sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with container:
-        source = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    stop = threading.Event()
-    with sink, source:
-        sink.bind(("10.9.0.2", 9999))
-        source.connect(("10.9.0.2", 9999))
-        source.settimeout(0.1)
-        sender = threading.Thread(target=flood, args=(source, stop))
-        sender.start()
-        time.sleep(3)
-        began, before = time.monotonic(), received(peer)
-        time.sleep(5)
-        ended, after = time.monotonic(), received(peer)
-        stop.set()
-        sender.join()
-    assert (after - before) * FRAME * 8 / (ended - began) == pytest.approx(kilobits * 1000, rel=0.05)
-    assert outcomes(kernel)["horizon_dropped"] > 0
-
-
 def test_every_device_s_qdisc_is_read(kernel, node):
     assert qdisc.read().keys() >= {"eth0"}
