@@ -1,5 +1,6 @@
 """Every forwarding mode, dispatch and acceleration one after the other, by the programs as they are built."""
 
+import itertools
 import os
 
 import pytest
@@ -12,7 +13,10 @@ from lib.tc_hooks import TC_HOOKS, attach_by
 from netns.balanced import reach
 from netns.topology import NetNS, bpffs, veth
 
-IN_GUEST = "DATAPATH_TEST_KERNEL" in os.environ
+VALUES = (("native", "disabled", "testing-only"), ("dsr", "hybrid", "snat"), ("opt", "ipip", "geneve"))
+"""Acceleration, mode, dispatch."""
+# In an emulated guest each combination takes seconds: there, each value once.
+COMBINATIONS = tuple((zip if "DATAPATH_TEST_KERNEL" in os.environ else itertools.product)(*VALUES))
 BASE = {"devices": "eth0", "datapath-snat-port-range": "1024-9999", "bpf-lb-maglev-table-size": 251}
 BACKENDS = ["10.9.0.2:80", "10.9.0.3:80"]
 
@@ -56,14 +60,10 @@ def apply(kernel):
 
 
 def test_every_mode_after_every_other(apply, kernel):
-    # In an emulated guest each takes seconds.
-    dispatches = {"dsr": ("opt",), "hybrid": ("geneve",), "snat": ("ipip",)} if IN_GUEST else {}
-    for acceleration in ("native", "disabled", "testing-only"):
-        for mode in ("dsr", "hybrid", "snat"):
-            for dispatch in dispatches.get(mode, ("opt", "ipip", "geneve")):
-                options = {"bpf_lb_mode": mode, "bpf_lb_dsr_dispatch": dispatch}
-                have = apply(BACKENDS, bpf_lb_acceleration=acceleration, **options)
-                assert have.load_balancer.foreign == {}
+    for acceleration, mode, dispatch in COMBINATIONS:
+        options = {"bpf_lb_mode": mode, "bpf_lb_dsr_dispatch": dispatch}
+        have = apply(BACKENDS, bpf_lb_acceleration=acceleration, **options)
+        assert have.load_balancer.foreign == {}
     kernel.reset()
     assert kernel.read().load_balancer is None
 

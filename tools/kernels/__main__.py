@@ -91,7 +91,6 @@ TESTS = (
     "tests/bpf/test_relay.py::test_padding_behind_the_tunnel",
     "tests/bpf/test_tc_lb.py::test_packet_that_stands_for_many",
     "tests/bpf/test_trace.py::test_new_flow",
-    "tests/bpf/test_trace.py::test_direct_server_return",
     "tests/bpf/test_vlan.py::test_request",
     "tests/bpf/test_vlan.py::test_answers_go_back_as_they_came",
     "tests/bpf/test_wire.py",
