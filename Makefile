@@ -76,6 +76,7 @@ test-tracing: setup bpf ## test what bcc compiles on nodes, VLANs and rates, in 
 	PYTHONPATH=executor python3 -m tools.kernels.tracing
 
 test-integration: setup artefact ## test daemon, command and collection together
+	@tools/setup-apt.sh etcd-client etcd-server
 	$(PYTEST) tests/integration
 
 test-lab: setup ## test that the lab comes up, changes nothing twice, and leaves nothing
