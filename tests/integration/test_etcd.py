@@ -13,8 +13,9 @@ import pytest
 
 from datapath.etcd import client as client_module
 from datapath.etcd.client import Client, Span, connect, prefix
-from datapath.etcd.dial import Credentials, Endpoint
+from datapath.etcd.dial import Credentials
 from datapath.etcd.errors import CompactedError, Stage, StoreError
+from datapath.state.model import StoreEndpoint
 from lib.etcd import Authority, etcd
 from netns.topology import wait_for
 
@@ -47,7 +48,7 @@ def run(store, use, files=None):
     """What `use` returns of a connection as user remote."""
 
     async def main():
-        endpoint = Endpoint(store.address, store.port)
+        endpoint = StoreEndpoint(store.address, store.port)
         client = await connect([endpoint], credentials(store.authority, files or store.remote))
         try:
             return await use(client)
@@ -61,7 +62,7 @@ def refusal(store, files=None, use=None, endpoints=None, ca=None):
     """The error that a connection, or its use, ends with, and how long that took."""
 
     async def main():
-        ends = endpoints or [Endpoint(store.address, store.port)]
+        ends = endpoints or [StoreEndpoint(store.address, store.port)]
         client = await connect(ends, Credentials(ca or store.authority.path, *(files or store.remote)))
         try:
             await use(client)
@@ -133,7 +134,7 @@ def watching(store, starts, changes):
     errors = []
 
     async def main():
-        endpoint = Endpoint(store.address, store.port)
+        endpoint = StoreEndpoint(store.address, store.port)
         client = await connect([endpoint], credentials(store.authority, store.remote))
         try:
             await client.watch(starts, changes.extend)
@@ -222,14 +223,14 @@ def test_a_store_that_is_killed_is_noticed_at_once(own):
 
 
 def test_an_unknown_name(store):
-    error, seconds = refusal(store, endpoints=[Endpoint("store.invalid", 2379)])
+    error, seconds = refusal(store, endpoints=[StoreEndpoint("store.invalid", 2379)])
     assert error.stage is Stage.DNS
     assert "store.invalid" in error.message
     assert seconds < 5
 
 
 def test_nobody_listens(store):
-    error, seconds = refusal(store, endpoints=[Endpoint("127.0.0.1", 1)])
+    error, seconds = refusal(store, endpoints=[StoreEndpoint("127.0.0.1", 1)])
     assert (error.stage, error.message) == (Stage.TCP, "127.0.0.1:1: connection refused")
     assert seconds < 1
 
@@ -243,7 +244,7 @@ def test_nobody_answers(store):
         for each in waiting:
             each.setblocking(False)
             each.connect_ex(full.getsockname())
-        error, seconds = refusal(store, endpoints=[Endpoint(*full.getsockname())])
+        error, seconds = refusal(store, endpoints=[StoreEndpoint(*full.getsockname())])
         for each in waiting:
             each.close()
     assert error.stage is Stage.TCP
@@ -253,14 +254,14 @@ def test_nobody_answers(store):
 
 def test_something_that_speaks_no_tls(store):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        error, seconds = refusal(store, endpoints=[Endpoint(*silent.getsockname())])
+        error, seconds = refusal(store, endpoints=[StoreEndpoint(*silent.getsockname())])
     assert (error.stage, seconds < 4) == (Stage.TLS, True)
     assert "no TLS handshake in time" in error.message
 
 
 def test_the_next_endpoint_is_tried(store):
     async def main():
-        ends = [Endpoint("127.0.0.1", 1), Endpoint(store.address, store.port)]
+        ends = [StoreEndpoint("127.0.0.1", 1), StoreEndpoint(store.address, store.port)]
         client = await connect(ends, credentials(store.authority, store.remote))
         client.close()
         return client.reached.endpoint
@@ -277,7 +278,7 @@ def test_a_server_of_another_ca(store, tmp_path):
 
 
 def test_a_server_that_has_another_name(store):
-    other = Endpoint("127.0.0.2", store.port)
+    other = StoreEndpoint("127.0.0.2", store.port)
     with socket.create_server(("127.0.0.2", 0)) as listening:
         # The store listens on 127.0.0.1 alone: a relay gives it a second address.
         def relay():
@@ -290,7 +291,7 @@ def test_a_server_that_has_another_name(store):
 
         thread = threading.Thread(target=relay)
         thread.start()
-        other = Endpoint(*listening.getsockname())
+        other = StoreEndpoint(*listening.getsockname())
         error, _ = refusal(store, endpoints=[other])
         thread.join()
     assert error.stage is Stage.TLS

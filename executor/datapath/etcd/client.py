@@ -18,8 +18,9 @@ from grpclib.exceptions import ProtocolError, StreamTerminatedError
 
 from datapath.etcd import rpc_pb2 as rpc
 from datapath.etcd.certificates import Certificate
-from datapath.etcd.dial import Credentials, Endpoint, Reached, reach
+from datapath.etcd.dial import Credentials, Reached, reach
 from datapath.etcd.errors import Stage, StoreError, explain_call, explain_cancelled
+from datapath.state.model import StoreEndpoint
 
 CALL_TIMEOUT = 10.0
 """Seconds for one answer; a page of large values over a slow line takes a while."""
@@ -95,9 +96,9 @@ class Client:
         """Close the connection."""
         self._channel.close()
 
-    async def get(self, key: str) -> Optional[bytes]:
-        """The value of a key."""
-        answer = await self._ask(Span(key.encode()), limit=1)
+    async def get(self, key: str, revision: int = 0) -> Optional[bytes]:
+        """The value of a key, at a revision or now. Raises CompactedError too."""
+        answer = await self._ask(Span(key.encode()), limit=1, revision=revision)
         return answer.kvs[0].value if answer.kvs else None
 
     async def pages(self, span: Span, revision: int = 0) -> AsyncIterator[Page]:
@@ -187,7 +188,7 @@ async def _beat(send: Callable[[rpc.WatchRequest], object]) -> None:
         await send(question)  # type: ignore[misc]
 
 
-async def connect(endpoints: Sequence[Endpoint], credentials: Credentials) -> Client:
+async def connect(endpoints: Sequence[StoreEndpoint], credentials: Credentials) -> Client:
     """A connection to the first endpoint that can be reached; raises the StoreError of the last one otherwise."""
     context, own = credentials.load()
     failure: Optional[StoreError] = None

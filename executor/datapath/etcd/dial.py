@@ -14,6 +14,7 @@ from typing import Any, Callable, Optional, TypeVar
 
 from datapath.etcd.certificates import Certificate, parse_der, parse_pem
 from datapath.etcd.errors import Stage, StoreError, explain_dns, explain_tcp, explain_tls
+from datapath.state.model import StoreEndpoint
 
 T = TypeVar("T")
 
@@ -22,17 +23,6 @@ TIMEOUT = 3.0
 # What a client of HTTP/2 says first: preface and empty settings (RFC 9113, 3.4).
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _OTHERS = 0o077
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a member of a store listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -97,7 +87,7 @@ def _readable(path: Path) -> Iterator[None]:
 class Reached:
     """An endpoint that took a connection from this node."""
 
-    endpoint: Endpoint
+    endpoint: StoreEndpoint
     address: str
     """The one that answered, of those that its name has."""
     certificate: Certificate
@@ -109,7 +99,7 @@ def _ignore(_: Stage, __: str) -> None:
 
 
 async def reach(
-    endpoint: Endpoint,
+    endpoint: StoreEndpoint,
     context: ssl.SSLContext,
     ca: Path,
     passed: Callable[[Stage, str], None] = _ignore,
@@ -130,7 +120,7 @@ async def reach(
     return Reached(endpoint, address, certificate)
 
 
-async def _resolve(endpoint: Endpoint) -> list[str]:
+async def _resolve(endpoint: StoreEndpoint) -> list[str]:
     asked = asyncio.get_running_loop().getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     try:
         found = await _within(asked)
@@ -141,7 +131,7 @@ async def _resolve(endpoint: Endpoint) -> list[str]:
     return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 
-async def _connect(endpoint: Endpoint, addresses: list[str]) -> tuple[str, socket.socket]:
+async def _connect(endpoint: StoreEndpoint, addresses: list[str]) -> tuple[str, socket.socket]:
     """The first address that takes a connection."""
     failure: Optional[StoreError] = None
     for address in addresses:
@@ -152,7 +142,7 @@ async def _connect(endpoint: Endpoint, addresses: list[str]) -> tuple[str, socke
         except (OSError, asyncio.TimeoutError) as error:
             connection.close()
             cause = error if isinstance(error, OSError) else OSError()
-            failure = explain_tcp(str(Endpoint(address, endpoint.port)), cause, TIMEOUT)
+            failure = explain_tcp(str(StoreEndpoint(address, endpoint.port)), cause, TIMEOUT)
             continue
         except BaseException:
             connection.close()
@@ -161,7 +151,7 @@ async def _connect(endpoint: Endpoint, addresses: list[str]) -> tuple[str, socke
     raise failure or StoreError(Stage.DNS, f"{endpoint.host}: the name has no address")
 
 
-async def _handshake(endpoint: Endpoint, connection: socket.socket, context: ssl.SSLContext) -> Certificate:
+async def _handshake(endpoint: StoreEndpoint, connection: socket.socket, context: ssl.SSLContext) -> Certificate:
     """The server's certificate, once it has accepted ours; the connection is over then.
 
     With TLS 1.3 a client is ready before the server has looked at its certificate: only the first answer tells.

@@ -16,7 +16,7 @@ def outputs(root: Path) -> Mapping[str, str]:
     """Path relative to the repository -> text that belongs there."""
     return {
         **outcomes.outputs(),
-        **etcd.outputs(root),
+        **etcd.outputs(),
         **argument_specs.outputs(),
         **module_spec.outputs(),
         **reference.outputs(root),

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
+_EXECUTOR = Path(__file__).resolve().parents[2]
 _SOURCE = "datapath/etcd/rpc.proto"
 
 
-def outputs(root: Path) -> Mapping[str, str]:
-    """Path relative to the repository -> text; `root` has the source."""
+def outputs() -> Mapping[str, str]:
+    """Path relative to the repository -> text."""
     with tempfile.TemporaryDirectory() as directory:
-        places = [f"-I{root / 'executor'}", f"--python_out={directory}", f"--pyi_out={directory}"]
+        places = [f"-I{_EXECUTOR}", f"--python_out={directory}", f"--pyi_out={directory}"]
         if protoc.main(["protoc", *places, _SOURCE]) != 0:
             raise RuntimeError(f"{_SOURCE} cannot be compiled")
         made = sorted(Path(directory).rglob("rpc_pb2.py*"))

@@ -14,22 +14,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Union
 
+from datapath.spec.clustermesh import CLUSTERS, NAME, NAMESPACE, Network
 from datapath.spec.errors import RefusedError
 from datapath.spec.scalars import parse_address
 from datapath.state.model import IPAddress
 from datapath.state.remote import Port, Ports, RemoteService, ServiceName
 
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
-
 HEARTBEAT = "cilium/.heartbeat"
+QUIET = 120.0
+"""Seconds without a heartbeat that are too many: Cilium counts two minutes as an error."""
 LARGEST_VALUE = 1 << 20
 """Bytes: etcd itself refuses what is larger than 1.5 MiB, unless it is told otherwise."""
 PROTOCOLS = ("TCP", "UDP", "SCTP")
-CLUSTERS = (255, 511)
-"""The values that Cilium allows for the number of clusters in a mesh."""
 _SERVICES = "services/v1"
-_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
-_NAME = re.compile(r"[a-zA-Z0-9]([-._a-zA-Z0-9]{0,251}[a-zA-Z0-9])?", re.ASCII)
 _PORT_NAME = re.compile(r"[-._a-zA-Z0-9]{0,63}", re.ASCII)
 
 
@@ -68,6 +65,12 @@ def _area(cached: bool) -> str:
     return "cache" if cached else "state"
 
 
+def key_text(key: bytes) -> str:
+    """A key that can be shown."""
+    text = key.decode(errors="backslashreplace")
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def parse_config(raw: bytes) -> ClusterConfig:
     """A cluster's own words about itself. Raises QuarantineError."""
     document = _document(raw)
@@ -91,7 +94,7 @@ def parse_service_key(prefix: str, key: bytes) -> ServiceName:
     except UnicodeDecodeError:
         raise QuarantineError("the key is not ASCII text") from None
     namespace, slash, name = rest.partition("/")
-    if not slash or not _NAMESPACE.fullmatch(namespace) or not _NAME.fullmatch(name):
+    if not slash or not NAMESPACE.fullmatch(namespace) or not NAME.fullmatch(name):
         raise QuarantineError("the key does not end with NAMESPACE/NAME")
     return ServiceName(namespace, name)
 

@@ -3,7 +3,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datapath.sources.mesh import layout
@@ -164,16 +164,18 @@ def test_what_a_cluster_cannot_be(raw, reason):
 
 # --- properties ---
 
+# A machine that is busy is no failure.
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 unicast = st.one_of(
     st.integers(0x0A000000, 0x0AFFFFFF).map(ipaddress.IPv4Address),
     st.integers(0, 2**64).map(lambda number: ipaddress.IPv6Address((0xFD << 120) + number)),
 )
 ports = st.dictionaries(
-    st.from_regex(r"\A[-a-z0-9]{0,15}\Z"),
+    st.sampled_from(["", "http", "metrics", "a.b-c_D"]),
     st.builds(Port, st.sampled_from(layout.PROTOCOLS), st.integers(1, 65535)),
-    max_size=3,
+    max_size=2,
 )
-places = st.dictionaries(unicast, ports, max_size=5)
+places = st.dictionaries(unicast, ports, max_size=3)
 services = st.builds(RemoteService, st.just("c1"), st.just(1), st.just(WEB), places, places, st.booleans())
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
@@ -182,6 +184,7 @@ values = st.recursive(
 )
 
 
+@RELAXED
 @given(services)
 def test_what_is_written_is_read(service):
     assert read(layout.dump_service(service)) == service
@@ -192,12 +195,14 @@ def _key(raw):
 
 
 @pytest.mark.parametrize("parse", [read, parse_config, _key])
+@RELAXED
 @given(raw=st.binary(max_size=200))
 def test_any_bytes_are_read_or_quarantined(parse, raw):
     with suppress(QuarantineError):
         parse(raw)
 
 
+@RELAXED
 @given(services, st.sampled_from(sorted(json.loads(PUBLISHED))), values)
 def test_any_field_may_be_anything(service, field, value):
     raw = json.dumps({**json.loads(layout.dump_service(service)), field: value}).encode()
