@@ -81,6 +81,7 @@ test-bandwidth: setup bpf ## test rates of endpoints and latency by iperf3, on D
 	PYTHONPATH=executor python3 -m tools.kernels.bandwidth
 
 test-integration: setup artefact ## test daemon, command and collection together
+	@tools/setup-apt.sh etcd-client etcd-server
 	$(PYTEST) tests/integration
 
 test-lab: setup ## test that the lab comes up, changes nothing twice, and leaves nothing

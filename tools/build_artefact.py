@@ -27,7 +27,7 @@ MAIN = b"import sys\n\nfrom datapath.__main__ import main\n\nsys.exit(main())\n"
 SKIPPED_FOLDERS = frozenset({"__pycache__", "tests", "testing"})
 # Parts of dependencies that the daemon never imports and that would be a third of the artefact.
 SKIPPED_PREFIXES = ("datapath/generate/", "pyroute2/config/test_platform")
-SKIPPED_SUFFIXES = (".pyc", ".pyi", "py.typed", ".so")
+SKIPPED_SUFFIXES = (".pyc", ".pyi", "py.typed", ".so", ".proto")
 
 
 def version() -> str:

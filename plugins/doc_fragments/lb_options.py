@@ -251,6 +251,47 @@ options:
       - C(false) unless given.
       - Cilium's key is C(enable-bbr-hostns-only), the inventory's variable C(datapath_enable_bbr_hostns_only).
     type: bool
+  cluster_name:
+    description:
+      - This cluster's name in the mesh.
+      - No peer of the mesh may have the same name.
+      - 'Allowed: 1 to 32 of a-z, 0-9 and -, neither first nor last a -.'
+      - C(default) unless given.
+      - Cilium's key is C(cluster-name), the inventory's variable C(cilium_cluster_name).
+    type: str
+  cluster_id:
+    description:
+      - This cluster's id in the mesh; 0 is that of a cluster without peers.
+      - A peer whose id is the same is not followed. It is at most C(max-connected-clusters).
+      - 'Allowed: 0 to 511.'
+      - C(0) unless given.
+      - Cilium's key is C(cluster-id), the inventory's variable C(cilium_cluster_id).
+    type: int
+  max_connected_clusters:
+    description:
+      - How many clusters the mesh may have; the same in all of them.
+      - Bounds the ids of clusters. A peer that was told otherwise is not followed.
+      - 'Allowed: 255, 511.'
+      - C(255) unless given.
+      - Cilium's key is C(max-connected-clusters), the inventory's variable C(datapath_max_connected_clusters).
+    type: int
+  clustermesh_cache_ttl:
+    description:
+      - How long backends of a cluster that cannot be reached are used; 0 is for ever.
+      - After that time without its store (or from the executor's start on) a cluster's backends leave the tables. They return with the store.
+      - 'Allowed: 0s (for ever) to 168h.'
+      - C(0s) unless given.
+      - Cilium's key is C(clustermesh-cache-ttl), the inventory's variable C(datapath_clustermesh_cache_ttl).
+    type: raw
+  cluster_networks:
+    description:
+      - Networks whose addresses only this cluster has.
+      - A service of another cluster that has a backend in one of them is not used (quarantined).
+      - 'Allowed: networks by their base addresses, such as 10.1.0.0/16.'
+      - Empty unless given.
+      - Cilium's key is C(datapath-cluster-networks), the inventory's variable C(datapath_cluster_networks).
+    type: list
+    elements: str
   arping_refresh_period:
     description:
       - How often neighbours are refreshed where the kernel does not do it by itself.

@@ -64,9 +64,18 @@ options:
       - C(all_failed) is what happens when no backend is healthy, V(closed) (clients are refused) or V(open) (all are
         used).
     type: dict
+  global:
+    description:
+      - Whether backends that other clusters of the mesh share for the service of this name serve it as well.
+      - The name in the mesh is that of the service, V(NAMESPACE/NAME), or V(NAME) in namespace C(default).
+    type: bool
+  affinity:
+    description: Which backends of a global service are used, V(local) or V(remote) ones while there are healthy ones.
+      V(none), all of them, unless given.
+    type: str
   services:
     description: Several services, each a dictionary of O(name), O(state), O(frontends), O(backends), O(algorithm),
-      O(mode) and O(health_check).
+      O(mode), O(health_check), O(global) and O(affinity).
     type: list
     elements: dict
   purge:
@@ -91,6 +100,14 @@ EXAMPLES = r"""
       path: /healthz
       interval: 1s
       timeout: 500ms
+
+- name: A service that other clusters stand in for while it has no healthy backend
+  ebpf.datapath.service:
+    name: shop/api
+    frontends: ["192.0.2.11:80/TCP"]
+    backends: ["10.0.1.21:8080"]
+    global: true
+    affinity: local
 
 - name: Exactly these services
   ebpf.datapath.service:
@@ -214,7 +231,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.ebpf.datapath.plugins.module_utils import executor
 
-_SERVICE = ("name", "state", "frontends", "backends", "algorithm", "mode", "health_check")
+_SERVICE = ("name", "state", "frontends", "backends", "algorithm", "mode", "health_check", "global", "affinity")
 
 
 def document(params):
@@ -235,8 +252,11 @@ def main():
             algorithm={"type": "str"},
             mode={"type": "str"},
             health_check={"type": "dict"},
+            affinity={"type": "str"},
             services={"type": "list", "elements": "dict"},
             purge={"type": "bool"},
+            # a keyword of Python, so no keyword argument
+            **{"global": {"type": "bool"}},
         ),
         mutually_exclusive=[["services", key] for key in _SERVICE if key != "state"],
         required_one_of=[["name", "services"]],

@@ -145,7 +145,7 @@ def test_a_lost_state_leaves_forwarding_alone_and_is_kept(agent):
         assert len(answers(agent.client, VIP)) == 2
         status = agent.ask("status")
         assert any("forwarding is left as it is" in problem for problem in status["problems"])
-        whole = {**wanted, "programs": NOTHING, "endpoints": NOTHING}
+        whole = {**wanted, **dict.fromkeys(("programs", "endpoints", "clustermesh"), NOTHING)}
         merging = {**whole, "options": {**wanted["options"], "merge": True}}
         for part in ({"services": {"items": [service("other")]}}, merging):
             for how in (agent.check, agent.apply):

@@ -30,7 +30,7 @@ SIDES = (("client", "eth0", 8, 2), ("node", "eth0", 8, 1), ("node", "eth1", 9, 1
 
 def reach(kernel, document):
     """Have the kernel hold what a document asks for, and nothing that another asked for; returns what it then holds."""
-    merged = merge_health(merge(DesiredState(), document), {})
+    merged = merge_health(merge(DesiredState(), document))
     have = kernel.read()
     facts = kernel.facts(None, targets(merged), probe_native=True)
     want = compile_state(merged, facts, have, kernel.build_id()).state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Callable, Optional
 from datapath.agent import problems
 from datapath.agent.originals import Originals
 from datapath.agent.paths import Paths
-from datapath.agent.pipeline import Prepared, prepare, prepare_services
+from datapath.agent.pipeline import Prepared, Ways, prepare, prepare_services
 from datapath.agent.report import Report, desired_changes
 from datapath.compile import Compiled, CompileErrors, bandwidth, endpoints, peers
 from datapath.kernel import Kernel, KernelError
@@ -22,19 +23,23 @@ from datapath.plan import disruption, plan
 from datapath.plan.describe import Row, rows
 from datapath.plan.operations import SetQdisc, SetSysctl
 from datapath.sources.health import HealthMemory, HealthResult, targets
+from datapath.sources.merge import Known, Merger, merge
+from datapath.sources.mesh.follower import PeerStatus
+from datapath.sources.mesh.memory import Changes, MeshMemory
 from datapath.sources.store import Store, UnreadableError
 from datapath.spec import document as documents
+from datapath.spec.clustermesh import service_name
 from datapath.spec.errors import SpecError, SpecErrors
 from datapath.spec.options import effective
-from datapath.state.facts import NextHop
 from datapath.state.kernel_state import KernelState
-from datapath.state.merged import HealthKey
-from datapath.state.model import DesiredState, IPAddress, Service
+from datapath.state.merged import HealthKey, MergedState
+from datapath.state.model import DesiredState, Service
+from datapath.state.remote import ServiceName
 
 log = logging.getLogger(__name__)
 
 FEW = 64
-"""Services up to which a change of health is carried out one service at a time; for more, one plan costs less."""
+"""Services up to which a change of backends is carried out one service at a time; for more, one plan costs less."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Trouble:
 
     when: float
     what: str
-    """`apply`, `converge` or `health`."""
+    """`apply`, `converge`, `health` or `clustermesh`."""
     errors: tuple[Mapping[str, Any], ...]
 
 
@@ -82,22 +87,31 @@ class Agent:
         self.plan_seconds = 0.0
         self.health_results: Callable[[], Mapping[HealthKey, HealthResult]] = dict
         """What the health checker knows; nothing where none runs."""
+        self.mesh_statuses: Callable[[], Mapping[str, tuple[PeerStatus, int]]] = dict
+        """What is known of connections to other clusters, and how many services of each are used."""
         self.own_problems: dict[str, str] = {}
         """What the daemon around this agent cannot do, by topic."""
         self.capture_until: Optional[float] = None
         """When a running capture ends by itself (time.monotonic())."""
         self._compiled: Optional[Compiled] = None
         """What the kernel was last brought to; saves making tables again, never stands for the kernel's contents."""
-        self._next_hops: Mapping[IPAddress, NextHop] = {}
-        """Of backends and other load balancers, as of the last plan that was carried out or the last look."""
+        self._ways = Ways()
+        """As of the last plan that was carried out or the last look."""
+        self._global: Mapping[ServiceName, Service] = {}
+        """Services that other clusters may have backends for."""
         self._claimed: Mapping[str, int] = {}
         """Devices of endpoints that programs are for, as of the last apply, and their indexes."""
+        self._crowded = False
+        """Whether backends of other clusters are left out: a change of one service may make room for another."""
         self._checked: set[HealthKey] = set()
         """What has a health check."""
         self.store = Store(paths.desired)
         self.originals = Originals(paths.originals)
         self.memory = HealthMemory(paths.health)
         self.health: dict[HealthKey, bool] = dict.fromkeys(self.memory.load(), False)
+        self.mesh_memory = MeshMemory(paths.clustermesh)
+        self.remote = self.mesh_memory.load()
+        """Services of other clusters, as last published."""
         self.lock = threading.RLock()
         self._load()
 
@@ -176,27 +190,67 @@ class Agent:
             # Before the kernel, so that a restart in between starts from the newer knowledge.
             self._remember()
             names = {key.service for key in changes}
-            services = [service for service in self.desired.services if service.name in names]
-            if self._compiled is None or not self.converged or len(services) > FEW:
-                self.converge()
-                return
-            try:
-                self._update(services)
-            except (KernelError, OSError) as error:
-                self._note_trouble("health", error)
-                raise
+            self._bring_up([service for service in self.desired.services if service.name in names], "health")
 
-    def _update(self, services: Sequence[Service]) -> None:
-        assert self._compiled is not None
+    def mesh_changed(self, changes: Changes) -> None:
+        """Take what other clusters publish now into the services concerned. Raises KernelError."""
+        with self.lock:
+            peers = {peer.name for peer in (self.desired or DesiredState()).peers}
+            # The source may be one apply (or a reset) behind.
+            changes = {cluster: services for cluster, services in changes.items() if cluster in peers}
+            if not changes:
+                return
+            self._remember_mesh(changes)
+            for cluster, services in changes.items():
+                table = self.remote.setdefault(cluster, {})
+                for name, service in services.items():
+                    if service is not None:
+                        table[name] = service
+                    else:
+                        table.pop(name, None)
+            names = {name for services in changes.values() for name in services}
+            self._bring_up([self._global[name] for name in sorted(names & self._global.keys())], "clustermesh")
+
+    @property
+    def known(self) -> Known:
+        """What the sources have told."""
+        return Known(self.health, self.remote)
+
+    def merged(self) -> MergedState:
+        """What is desired, with all that is known about it."""
+        return merge(self.desired or DesiredState(), self.known)
+
+    def _bring_up(self, services: Sequence[Service], what: str) -> None:
+        """Have the kernel hold what is known of these services now."""
+        if not services:
+            return
+        if self._compiled is None or not self.converged or self._crowded or len(services) > FEW:
+            self.converge()
+            return
+        try:
+            done = self._update(self._compiled, services)
+        except (KernelError, OSError) as error:
+            self._note_trouble(what, error)
+            raise
+        if not done:
+            self.converge()
+
+    def _update(self, compiled: Compiled, services: Sequence[Service]) -> bool:
+        """Carry a change of these services out by itself; False where that takes more."""
         started, writes = time.perf_counter(), self.kernel.map_writes
-        part = prepare_services(self.kernel, self._compiled, services, self.health)
+        merger = Merger(self.desired or DesiredState(), self.known)
+        judged = [merger.merge_service(service) for service in services]
+        part = prepare_services(self.kernel, compiled, judged, self._ways, next_hops)
+        if part is None:
+            return False
         if part.operations:
             self.kernel.execute(part.operations)
             for name, entries in part.entries.items():
                 if self.kernel.read_entries(name, list(entries)) != entries:
                     raise KernelError(None, 0, f"map {name} does not hold what was written")
             self._note_done(started, writes, len(part.operations))
-        self._compiled = part.compiled
+        self._compiled, self._ways = part.compiled, part.ways
+        return True
 
     def refresh(self) -> bool:
         """Have neighbours resolved again where the kernel does not do it; True when next hops are others now."""
@@ -204,10 +258,11 @@ class Agent:
             if self.desired is None:
                 return False
             self.kernel.refresh_neighbours()
-            backends = {backend.address for service in self.desired.services for backend in service.backends}
-            addresses = backends.union(peers.members(effective(self.desired.options)))
-            before, self._next_hops = self._next_hops, next_hops(addresses)
-            return before != self._next_hops
+            services = self._compiled.services.values() if self._compiled is not None else self.desired.services
+            backends = {backend.address for service in services for backend in service.backends}
+            before = self._ways
+            self._ways = replace(before, next_hops=next_hops(backends.union(before.balancers)))
+            return before != self._ways
 
     def devices_changed(self) -> bool:
         """Whether devices of endpoints that programs are for are others than at the last apply."""
@@ -233,10 +288,13 @@ class Agent:
             self.store.remove()
             self.originals.remove()
             self.memory.remove()
+            self.mesh_memory.remove()
             self.desired, self.lost, self.last_trouble = None, None, None
             self.health.clear()
+            self.remote.clear()
             self._checked.clear()
-            self._compiled = None
+            self._global = {}
+            self._compiled, self._ways = None, Ways()
             self.drift_count, self.converged, self.warnings = 0, True, ()
             return removed
 
@@ -259,7 +317,7 @@ class Agent:
             self.lost = error
         except SpecErrors as error:
             self.lost = UnreadableError(self.store.path, f"this version refuses it: {error}")
-        self._checked = {target.key for target in targets(self.desired.services)} if self.desired else set()
+        self._index(self.desired or DesiredState())
         if self.lost is not None:
             log.error("%s; forwarding is left as it is", self.lost)
 
@@ -277,7 +335,7 @@ class Agent:
     def _prepare(self, desired: DesiredState, attach: bool = False) -> Prepared:
         started = time.perf_counter()
         originals = self.originals.load()
-        prepared = prepare(self.kernel, desired, self.health, originals, attach=attach, previous=self._compiled)
+        prepared = prepare(self.kernel, desired, self.known, originals, attach=attach, previous=self._compiled)
         self.plan_seconds = time.perf_counter() - started
         return prepared
 
@@ -338,16 +396,28 @@ class Agent:
     def _accept(self, prepared: Prepared) -> None:
         self.desired, self.lost = prepared.desired, None
         self._compiled = prepared.compiled
-        self._next_hops = prepared.facts.next_hops
+        balancers = peers.members(effective(prepared.desired.options))
+        self._ways = Ways(prepared.facts.next_hops, prepared.facts.gateways, balancers)
         indexes = {name: device.index for name, device in prepared.facts.devices.items()}
         self._claimed = _claimed(prepared.desired, indexes)
+        self._crowded = prepared.merged.crowded
         self.warnings = prepared.compiled.warnings
         self.drift_count, self.last_trouble = len(prepared.unusable), None
         self.converged = not prepared.unusable
-        self._checked = {target.key for target in targets(prepared.desired.services)}
+        self._index(prepared.desired)
         if not self.health.keys() <= self._checked:
             self.health = {key: healthy for key, healthy in self.health.items() if key in self._checked}
             self._remember()
+        clusters = {peer.name for peer in prepared.desired.peers}
+        if not self.remote.keys() <= clusters:
+            self.remote = {name: services for name, services in self.remote.items() if name in clusters}
+            self._guard_mesh_memory(lambda: self.mesh_memory.keep(clusters))
+
+    def _index(self, desired: DesiredState) -> None:
+        """Know what news are for which services."""
+        self._checked = {target.key for target in targets(desired.services)}
+        named = [(service_name(service.name), service) for service in desired.services if service.is_global]
+        self._global = {name: service for name, service in named if name is not None}
 
     def _go_back(self) -> None:
         """After a failed apply: make the kernel hold the previous desired state again."""
@@ -364,6 +434,20 @@ class Agent:
 
     def _remember(self) -> None:
         self.memory.save(key for key, healthy in self.health.items() if not healthy)
+
+    def _remember_mesh(self, changes: Changes) -> None:
+        self._guard_mesh_memory(lambda: self.mesh_memory.save(changes))
+
+    def _guard_mesh_memory(self, change: Callable[[], None]) -> None:
+        """A full disk is no reason to leave the kernel as it is."""
+        try:
+            change()
+        except (sqlite3.Error, OSError) as error:
+            problem = f"{self.mesh_memory.path}: {error}; a restart may begin with what clusters published earlier"
+            self.own_problems["clustermesh"] = problem
+            log.error("%s", problem)  # noqa: TRY400 - the trace would say less than the sentence
+        else:
+            self.own_problems.pop("clustermesh", None)
 
     def _note_trouble(self, what: str, error: BaseException) -> None:
         self.converged = False
@@ -397,8 +481,8 @@ def unusable(prepared: Prepared) -> list[str]:
 
 
 def remarks(prepared: Prepared) -> list[str]:
-    """What to know of the endpoints: which ones wait for their device."""
-    return endpoints.remarks(prepared.desired.endpoints, prepared.facts.devices)
+    """What to know of endpoints that wait for their device, and of other clusters' backends that cannot be used."""
+    return [*endpoints.remarks(prepared.desired.endpoints, prepared.facts.devices), *prepared.merged.remarks]
 
 
 def removable(have: KernelState) -> list[str]:

@@ -1,4 +1,4 @@
-"""`datapathd`: start, converge, check health, answer, stop. Forwarding depends on none of it."""
+"""`datapathd`: start, converge, check health, follow other clusters, answer, stop. Forwarding depends on none of it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from datapath.kernel.follow import TICK, Asker, Follower
 from datapath.kernel.link_events import LinkEvents
 from datapath.kernel.neighbours import known
 from datapath.sources.health import HealthChecker, targets
+from datapath.sources.mesh.memory import Changes
+from datapath.sources.mesh.source import MeshSource
 from datapath.spec.options import effective
 from datapath.spec.scalars import split_port
 from datapath.state.merged import HealthKey
@@ -73,6 +75,7 @@ class Daemon:
         self._metrics_listener: Optional[api.Listener] = None
         self._agent: Agent
         self._checker: HealthChecker
+        self._mesh: MeshSource
         self._metrics: Metrics
 
     async def run(self) -> None:
@@ -84,6 +87,8 @@ class Daemon:
         self._agent = await self._worker.call(self._make_agent)
         self._checker = HealthChecker()
         self._agent.health_results = self._checker.results
+        self._mesh = MeshSource()
+        self._agent.mesh_statuses = self._mesh.statuses
         self._metrics = Metrics(self._agent)
         app = api.application(self._worker, self._agent, self._metrics, self._follow)
         listener = api.Listener(app, api.bind_unix(self._paths.socket))
@@ -106,6 +111,7 @@ class Daemon:
         coroutines: list[Coroutine[Any, Any, Any]] = [
             self._stop.wait(),
             self._checker.run(self._deliver),
+            self._mesh.run(self._deliver_mesh),
             self._retry_loop(),
             self._refresh_loop(),
             self._compare_loop(),
@@ -155,6 +161,13 @@ class Daemon:
             await self._worker.call(self._agent.health_changed, changes)
         except Exception:
             log.exception("health could not be taken into the tables")
+            self._retry.set()
+
+    async def _deliver_mesh(self, changes: Changes) -> None:
+        try:
+            await self._worker.call(self._agent.mesh_changed, changes)
+        except Exception:
+            log.exception("other clusters' services could not be taken into the tables")
             self._retry.set()
 
     async def _refresh_loop(self) -> None:
@@ -254,11 +267,12 @@ class Daemon:
         return self._agent.desired or DesiredState()
 
     async def _follow(self) -> None:
-        """Let what the daemon itself does follow the desired state: health checks, metrics' address, log level."""
+        """Let what the daemon itself does follow the desired state: checks, the mesh, metrics' address, log level."""
         desired = self._desired
         options = effective(desired.options)
         unhealthy = {key for key, healthy in dict(self._agent.health).items() if not healthy}
         self._checker.update(targets(desired.services), unhealthy)
+        self._mesh.update(desired.peers, options, self._agent.remote)
         if options["arping-refresh-period"] != self._period:
             self._period = options["arping-refresh-period"]
             self._period_changed.set()
@@ -314,5 +328,5 @@ def _set_up_logging(debug: bool) -> None:
     handler.setFormatter(Prefixed("%(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("datapath").setLevel(logging.DEBUG if debug else logging.INFO)
-    for chatty in ("httpx", "httpcore", "uvicorn"):
+    for chatty in ("httpx", "httpcore", "uvicorn", "hpack", "grpclib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from datapath.agent import bandwidth, capture, problems, views
+from datapath.agent import bandwidth, capture, clustermesh, problems, views
 from datapath.agent.core import Agent
 from datapath.agent.trace import trace
 from datapath.spec.errors import SpecError, SpecErrors
@@ -86,6 +86,7 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("GET", "/v1/info"): lambda agent, _, __: views.info(agent),
     ("GET", "/v1/services"): lambda agent, parameters, _: views.services(agent, parameters.get("name")),
     ("GET", "/v1/endpoints"): lambda agent, parameters, _: views.endpoints(agent, parameters.get("name")),
+    ("GET", "/v1/clustermesh"): lambda agent, _, __: clustermesh.clusters(agent),
     ("GET", "/v1/bandwidth"): lambda agent, _, __: bandwidth.rates(agent),
     ("GET", "/v1/maglev"): lambda agent, parameters, _: views.maglev(
         agent, parameters.get("frontend", ""), _flag(parameters, "slots")

@@ -10,8 +10,20 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from datapath import __version__
-from datapath.agent import views
+from datapath.agent import clustermesh, views
 from datapath.agent.core import Agent
+
+_OF_CLUSTERS = {
+    "connected": "1 while there is a connection to the cluster's store.",
+    "ready": "1 while everything that the cluster publishes has been read.",
+    "services": "Services of the cluster that are known.",
+    "quarantined_count": "Values of the cluster that are not used.",
+    "failures": "Attempts in a row that failed.",
+    "heartbeat": "When the cluster last said that it is there, in seconds since the epoch.",
+    "certificate_expires": "When this node's certificate for the cluster's store expires, in seconds since the epoch.",
+    "server_certificate_expires": "When the certificate of the cluster's store expires, in seconds since the epoch.",
+}
+"""Key of `datapath clustermesh status` -> what it tells."""
 
 
 class Metrics:
@@ -42,6 +54,7 @@ class _Datapath(Collector):
             yield from self._own()
             yield from self._outcomes()
             yield from self._services()
+            yield from self._clusters()
             yield from self._kernel()
 
     def _own(self) -> Iterator[Metric]:
@@ -103,6 +116,17 @@ class _Datapath(Collector):
                 healthy.add_metric(where, backend["health"] != "unhealthy")
                 in_table.add_metric(where, backend["in_table"])
         yield from (service_packets, service_bytes, packets, size, healthy, in_table)
+
+    def _clusters(self) -> Iterator[Metric]:
+        """Of each other cluster; nothing where there is none."""
+        rows = clustermesh.clusters(self._agent)["clusters"]
+        for name, text in _OF_CLUSTERS.items():
+            family = GaugeMetricFamily(f"datapath_clustermesh_{name}", text, labels=["cluster"])
+            for row in rows:
+                if row[name] is not None:
+                    family.add_metric([row["name"]], row[name])
+            if family.samples:
+                yield family
 
     def _kernel(self) -> Iterator[Metric]:
         state = views.kernel(self._agent)

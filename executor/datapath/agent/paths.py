@@ -47,6 +47,11 @@ class Paths:
         return self.state / "originals.json"
 
     @property
+    def clustermesh(self) -> Path:
+        """What other clusters published."""
+        return self.state / "clustermesh.db"
+
+    @property
     def socket(self) -> Path:
         """Where the agent answers."""
         return self.run / "datapathd.sock"

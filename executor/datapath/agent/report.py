@@ -55,6 +55,7 @@ def desired_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
         ("service", _items(before, "services"), _items(after, "services")),
         ("program", _items(before, "programs"), _items(after, "programs")),
         ("endpoint", _items(before, "endpoints"), _items(after, "endpoints")),
+        ("peer", _items(before, "clustermesh"), _items(after, "clustermesh")),
     ):
         rows += [
             _row(target, key, old.get(key), new.get(key))

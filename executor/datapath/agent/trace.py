@@ -139,7 +139,7 @@ class _Trace:
             after=run.after,
             config=config,
             service=service,
-            name=views.owner(self._agent, frontend)[0],
+            name=views.owner(self._agent, frontend),
             table=table,
             moved=moved,
             previous=previous,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Callable, Optional
 
@@ -20,7 +20,6 @@ from datapath.compile.outcomes import BANDWIDTH_OUTCOMES, NODE_OUTCOMES, OUTCOME
 from datapath.kernel.clock import jiffies_hz
 from datapath.plan.describe import rows
 from datapath.sources.health import HealthResult
-from datapath.sources.merge import merge_service
 from datapath.spec.errors import RefusedError, SpecError, SpecErrors, nearest_name
 from datapath.spec.options import effective
 from datapath.spec.scalars import parse_address, parse_port, split_port
@@ -53,7 +52,7 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
     have = prepared.have if prepared is not None else agent.kernel.read()
     desired = agent.desired or DesiredState()
     options = effective(desired.options)
-    judged = [merge_service(service, agent.health) for service in desired.services]
+    judged = agent.merged().services
     done, trouble = agent.last_done, agent.last_trouble
     document = {
         "version": __version__,
@@ -144,7 +143,8 @@ def maglev(agent: Agent, frontend: str, with_slots: bool) -> dict[str, Any]:
         backends = tables.backends(have)
         table = have.luts.get(row.lut_id, b"")
         counts = tables.shares(table)
-        service, weights = owner(agent, row.frontend)
+        service = owner(agent, row.frontend)
+        weights = _weights(agent, service)
         shares = [
             {
                 "backend": each.endpoint,
@@ -175,7 +175,7 @@ def flows(agent: Agent, parameters: Mapping[str, str]) -> dict[str, Any]:
     limit = _limit(parameters.get("limit", "100"))
     wanted = _flow_filter(parameters)
     with agent.lock:
-        names = {row.lut_id: owner(agent, row.frontend)[0] for row in tables.frontends(agent.kernel.read()).values()}
+        names = {row.lut_id: owner(agent, row.frontend) for row in tables.frontends(agent.kernel.read()).values()}
         hz = jiffies_hz()
         matching = (row for row in tables.requests(agent.kernel.flows(), hz) if wanted(row))
         found = list(itertools.islice(matching, None if limit == 0 else limit + 1))
@@ -251,6 +251,7 @@ class _Lister:
 
     def __init__(self, agent: Agent, have: KernelState, algorithm: str) -> None:
         self._agent = agent
+        self._judged = {each.service.name: each for each in agent.merged().services}
         self._algorithm = algorithm
         self._frontends = tables.frontends(have)
         self._ids = {(row.lut_id, row.address, row.port): number for number, row in tables.backends(have).items()}
@@ -259,7 +260,7 @@ class _Lister:
         self._results: Mapping[HealthKey, HealthResult] = agent.health_results()
 
     def service(self, service: Service) -> dict[str, Any]:
-        judged = merge_service(service, self._agent.health)
+        judged = self._judged[service.name]
         luts = {
             frontend.protocol.name: self._frontends[frontend].lut_id
             for frontend in service.frontends
@@ -285,7 +286,9 @@ class _Lister:
         backend = judged.backend
         ids = [self._ids.get((lut, backend.address, backend.port), 0) for lut in luts]
         health, result = "unchecked", None
-        if service.service.health_check is not None:
+        if judged.cluster:
+            health = "published"
+        elif service.service.health_check is not None:
             key = HealthKey(service.service.name, backend.address, backend.port)
             health = "healthy" if self._agent.health.get(key, True) else "unhealthy"
             result = self._results.get(key)
@@ -295,6 +298,7 @@ class _Lister:
             "state": judged.state.name.lower(),
             "in_table": judged.in_table,
             "health": health,
+            "cluster": judged.cluster or None,
             "reason": result.reason if result else "",
             "since": result.since if result else None,
             **_traffic(self._backend_stats, [number for number in ids if number]),
@@ -381,7 +385,7 @@ def _endpoint_totals(prepared: Prepared) -> dict[str, int]:
     return {"total": len(found), "present": sum(each.present for each in found)}
 
 
-def _backend_totals(agent: Agent, judged: list[EffectiveService]) -> dict[str, int]:
+def _backend_totals(agent: Agent, judged: Sequence[EffectiveService]) -> dict[str, int]:
     all_backends = [(each.service, backend) for each in judged for backend in each.backends]
     unhealthy = sum(
         service.health_check is not None
@@ -410,12 +414,16 @@ def _program(each: UserProgram, desired: Optional[Program]) -> dict[str, Any]:
     }
 
 
-def owner(agent: Agent, frontend: Frontend) -> tuple[str, dict[str, int]]:
-    """Name of the service that has this frontend, and its backends' weights."""
-    for service in (agent.desired or DesiredState()).services:
-        if frontend in service.frontends:
-            return service.name, {str(backend): backend.weight for backend in service.backends}
-    return "-", {}
+def owner(agent: Agent, frontend: Frontend) -> str:
+    """Name of the service that has this frontend."""
+    services = (agent.desired or DesiredState()).services
+    return next((each.name for each in services if frontend in each.frontends), "-")
+
+
+def _weights(agent: Agent, name: str) -> dict[str, int]:
+    """Backend -> its weight, of a service."""
+    judged = (each for each in agent.merged().services if each.service.name == name)
+    return {str(each.backend): each.backend.weight for service in judged for each in service.backends}
 
 
 def _parse_frontend(text: str) -> list[Frontend]:

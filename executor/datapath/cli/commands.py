@@ -55,6 +55,26 @@ def bandwidth_list(options: Namespace) -> int:
     return _show(options, measured(before, _ask("GET", "/v1/bandwidth", fallback=True)), render.bandwidth)
 
 
+def mesh_status(options: Namespace) -> int:
+    """What is known of other clusters."""
+    from datapath.cli import clustermesh
+
+    if options.timeout < 0:
+        raise refused("command line", "--timeout", "must not be negative", value=options.timeout)
+    document = clustermesh.wait(lambda: _ask("GET", "/v1/clustermesh"), options.timeout if options.wait else 0)
+    _show(options, document, clustermesh.status)
+    return FAILED if options.wait and not document["ready"] else DONE
+
+
+def mesh_troubleshoot(options: Namespace) -> int:
+    """Connections to other clusters, step by step."""
+    from datapath.cli import clustermesh
+
+    document = clustermesh.troubleshoot(_ask("GET", "/v1/clustermesh", fallback=True), options.name)
+    _show(options, document, clustermesh.steps)
+    return DONE if document["passed"] else FAILED
+
+
 def measured(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """The later answer, with what passed between both as bits a second."""
     known = {(row["number"], row["direction"]): row["passed_bytes"] for row in before["rates"]}

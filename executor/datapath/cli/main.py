@@ -87,6 +87,8 @@ def _add_reading(subcommands: Subcommands) -> None:
     listing = _command(bandwidth, "list", "rates configured and measured, and drops", commands.bandwidth_list)
     listing.add_argument("--seconds", type=float, default=1.0, metavar="N", help="how long to measure (default 1)")
 
+    _add_clustermesh(subcommands)
+
     maglev = _command(subcommands, "maglev", "the lookup table of a frontend and each backend's share", commands.maglev)
     maglev.add_argument("frontend", metavar="VIP:PORT[/PROTO]", help="192.0.2.10:80, [2001:db8::10]:53/UDP")
     maglev.add_argument("-v", "--verbose", action="store_true", help="every slot")
@@ -107,6 +109,16 @@ def _add_reading(subcommands: Subcommands) -> None:
     plan.add_argument("file", nargs="?", metavar="FILE", help="document (- for stdin); default: the stored state")
     _command(subcommands, "verify", "compare the kernel with the desired state; exit code 3 on drift", commands.verify)
     _command(subcommands, "info", "facts of this node: kernel features, devices, programs, maps", commands.info)
+
+
+def _add_clustermesh(subcommands: Subcommands) -> None:
+    mesh = _nested(subcommands, "clustermesh", "other clusters whose services are shared")
+    status = _command(mesh, "status", "connections to other clusters, and what is known of each", commands.mesh_status)
+    status.add_argument("--wait", action="store_true", help="until all are ready; exit code 1 where one is not")
+    status.add_argument("--timeout", type=float, default=300.0, metavar="N", help="seconds to wait (default 300)")
+    text = "try a connection step by step: DNS, TCP, TLS, authorisation, data; exit code 1 where one fails"
+    trouble = _command(mesh, "troubleshoot", text, commands.mesh_troubleshoot)
+    trouble.add_argument("name", nargs="?", help="only this cluster")
 
 
 def _add_trace(subcommands: Subcommands) -> None:

@@ -334,18 +334,20 @@ def _service(service: Document) -> str:
     if service["mode"] not in (None, "snat"):
         facts.insert(1, service["mode"].upper())
     facts += [traffic] if traffic else []
-    rows = [
-        (
-            f"  {backend['backend']}",
-            backend["weight"],
-            backend["state"],
-            backend["health"],
-            count(backend["packets"]),
-            size(backend["bytes"]),
-            backend["reason"] or "",
-        )
-        for backend in service["backends"]
+    columns: list[tuple[str, list[Any]]] = [
+        ("  BACKEND", [f"  {backend['backend']}" for backend in service["backends"]]),
+        ("CLUSTER", [backend["cluster"] or "-" for backend in service["backends"]]),
+        ("WEIGHT", [backend["weight"] for backend in service["backends"]]),
+        ("STATE", [backend["state"] for backend in service["backends"]]),
+        ("HEALTH", [backend["health"] for backend in service["backends"]]),
+        ("PACKETS", [count(backend["packets"]) for backend in service["backends"]]),
+        ("BYTES", [size(backend["bytes"]) for backend in service["backends"]]),
+        ("", [backend["reason"] or "" for backend in service["backends"]]),
     ]
-    header = ("  BACKEND", "WEIGHT", "STATE", "HEALTH", "PACKETS", "BYTES", "")
-    body = table(header, rows, right=(1, 4, 5)) if rows else paint("  no backends", YELLOW)
+    if not any(backend["cluster"] for backend in service["backends"]):
+        del columns[1]
+    header = [name for name, _ in columns]
+    right = [header.index(name) for name in ("WEIGHT", "PACKETS", "BYTES")]
+    rows = list(zip(*(cells for _, cells in columns)))
+    body = table(header, rows, right=right) if rows else paint("  no backends", YELLOW)
     return f"{head}\n  {'; '.join(facts)}\n{body}"

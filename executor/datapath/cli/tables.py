@@ -17,6 +17,10 @@ _STATE_COLOURS = {
     "quarantined": YELLOW,
     "maintenance": YELLOW,
     "present": GREEN,
+    "published": GREEN,
+    "ready": GREEN,
+    "connected": YELLOW,
+    "not connected": RED,
     "pending": YELLOW,
 }
 

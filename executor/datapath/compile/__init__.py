@@ -11,6 +11,7 @@ from datapath.compile import bandwidth, devices, node
 from datapath.compile.balancer import Balancer, targets
 from datapath.compile.compiled import Compiled
 from datapath.compile.errors import CompileErrors, Problems
+from datapath.compile.ids import backend_entries, reassign
 from datapath.compile.layouts import BACKENDS, SERVICES
 from datapath.compile.services import Parts, compile_parts
 from datapath.spec.errors import SpecError
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 
-_OTHERS = (Group.EXECUTOR, Group.BACKEND, Group.BANDWIDTH)
+_OTHERS = (Group.EXECUTOR, Group.BACKEND, Group.BANDWIDTH, Group.CLUSTER_MESH)
 """Options that ask for no load balancer."""
 
 
@@ -123,22 +124,29 @@ def _with_bandwidth(compiled: Compiled, added: Optional[bandwidth.Bandwidth]) ->
 
 
 def compile_service(compiled: Compiled, service: EffectiveService) -> Compiled:
-    """`compiled` with one service's states and weights brought up to date, as after a change of health.
+    """`compiled` with one service's backends brought up to date, as after a change of health or of another cluster.
 
-    The service's frontends and the addresses of its backends must be those that it was compiled with.
+    The service's frontends must be those that it was compiled with. Neighbours stay as they are. Raises CompileErrors
+    where there is no room.
     """
     if compiled.settings is None:
         raise ValueError("no load balancer was compiled")
+    problems = Problems()
+    before = compiled.services[service.service.name]
+    ids = reassign(compiled.ids, before, service.service, compiled.state.map_sizes[BACKENDS], problems)
+    problems.raise_if_any()
     parts = Parts()
-    compile_parts(parts, service, compiled.ids, compiled.settings, compiled.tables)
+    compile_parts(parts, service, ids, compiled.settings, compiled.tables)
     old = compiled.state.entries
-    entries = {
-        **old,
-        SERVICES: {**old[SERVICES], **parts.services},
-        BACKENDS: {**old[BACKENDS], **parts.backends},
-    }
+    backends = {**old[BACKENDS], **parts.backends}
+    for key in backend_entries(compiled.ids, before):
+        if key not in parts.backends:
+            del backends[key]
+    entries = {**old, SERVICES: {**old[SERVICES], **parts.services}, BACKENDS: backends}
     own = {lut_id for key, lut_id in compiled.ids.tables.items() if key.service == service.service.name}
     tables = {lut_id: table for lut_id, table in compiled.tables.items() if lut_id not in own}
     tables.update(parts.tables)
     luts = {lut_id: table.slots for lut_id, table in tables.items()}
-    return replace(compiled, state=replace(compiled.state, entries=entries, luts=luts), tables=tables)
+    services = {**compiled.services, service.service.name: service.service}
+    state = replace(compiled.state, entries=entries, luts=luts)
+    return replace(compiled, state=state, ids=ids, services=services, tables=tables)

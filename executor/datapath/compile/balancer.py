@@ -92,7 +92,8 @@ class Balancer:
             neighbours=neighbours,
         )
         labels = {lut_id: str(key) for key, lut_id in ids.tables.items()}
-        return Compiled(state, names=labels, ids=ids, settings=settings, tables=parts.tables)
+        services = {each.service.name: each.service for each in self.merged.services}
+        return Compiled(state, names=labels, ids=ids, services=services, settings=settings, tables=parts.tables)
 
     @cached_property
     def _peers(self) -> tuple[IPAddress, ...]:

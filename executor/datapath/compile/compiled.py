@@ -11,6 +11,7 @@ from datapath.compile.ids import Ids
 from datapath.compile.services import Table, TableSettings
 from datapath.spec.errors import SpecError
 from datapath.state.kernel_state import KernelState
+from datapath.state.model import Service
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Compiled:
     endpoints: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
     """Number -> endpoint, of those that have rates."""
     ids: Ids = field(default_factory=lambda: Ids({}, {}))
+    services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
+    """By name, with the backends of other clusters."""
     settings: Optional[TableSettings] = None
     """None where no load balancer is wanted."""
     tables: Mapping[int, Table] = field(default_factory=lambda: MappingProxyType({}))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -67,13 +67,7 @@ def allocate(services: Sequence[Service], have: KernelState, sizes: Mapping[str,
     """
     stored = _stored_backends(have)
     tables = _table_ids(services, have, stored, sizes, problems)
-    wanted = [
-        (BackendKey(lut_id, pack_address(backend.address), backend.port), protocol)
-        for service in services
-        for protocol in protocols(service)
-        for lut_id in (tables.get(TableKey(service.name, protocol), 0),)
-        for backend in service.backends
-    ]
+    wanted = [each for service in services for each in _backend_keys(tables, service)]
     return Ids(tables, _backend_ids(wanted, stored, sizes, problems))
 
 
@@ -157,6 +151,35 @@ def _elect(ids: dict[TableKey, int], votes: Counter[tuple[TableKey, int]], capac
             taken.add(lut_id)
 
 
+def reassign(ids: Ids, old: Service, new: Service, size: int, problems: Problems) -> Ids:
+    """`ids` after a change of one service's backends; the names and frontends of `old` and `new` are the same."""
+    wanted = dict(_backend_keys(ids.tables, new))
+    gone = [key for key, _ in _backend_keys(ids.tables, old) if key not in wanted]
+    if not gone and all(key in ids.backends for key in wanted):
+        return ids
+    left = dict(ids.backends)
+    freed = {left.pop(key) for key in gone}
+    pool = _Pool(BACKENDS, size - 1, "backends", problems)
+    return Ids(ids.tables, pool.complete(_named(wanted.items()), left, freed))
+
+
+def backend_entries(ids: Ids, service: Service) -> list[bytes]:
+    """The keys of map BACKENDS that a service's backends have."""
+    return [struct.pack("=I", ids.backends[key]) for key, _ in _backend_keys(ids.tables, service)]
+
+
+def _backend_keys(tables: Mapping[TableKey, int], service: Service) -> Iterator[tuple[BackendKey, Protocol]]:
+    for protocol in protocols(service):
+        lut_id = tables.get(TableKey(service.name, protocol), 0)
+        for backend in service.backends:
+            yield BackendKey(lut_id, pack_address(backend.address), backend.port), protocol
+
+
+def _named(keys: Iterable[tuple[BackendKey, Protocol]]) -> list[tuple[BackendKey, bytes]]:
+    """Each with what its id is drawn by."""
+    return [(key, struct.pack(">I16sHB", *key, protocol.value)) for key, protocol in keys]
+
+
 def _backend_ids(
     wanted: Sequence[tuple[BackendKey, Protocol]],
     stored: Sequence[_Stored],
@@ -172,8 +195,7 @@ def _backend_ids(
         for key, protocol in wanted
         if 1 <= known.get((key, protocol.value), 0) <= pool.capacity
     }
-    named = [(key, struct.pack(">I16sHB", *key, protocol.value)) for key, protocol in wanted]
-    return pool.complete(named, ids, set(known.values()))
+    return pool.complete(_named(wanted), ids, set(known.values()))
 
 
 _SIZED_BY = {
@@ -212,13 +234,14 @@ class _Pool:
         An id is drawn by hashing the name, so that one that becomes free is rarely given to somebody else while
         flows still carry it. Ids in `occupied` belong to somebody now and are taken last.
         """
-        if len(wanted) > self.capacity:
-            full_map(self.problems, self.map_name, self.capacity, len(wanted), self.things)
+        total = len(ids) + sum(key not in ids for key, _ in wanted)
+        if total > self.capacity:
+            full_map(self.problems, self.map_name, self.capacity, total, self.things)
             return ids
         claimed = set(ids.values())
         avoid = claimed | set(occupied)
         # not from all ids: low ones survive a smaller map
-        window = min(self.capacity, max(_LEAST_WINDOW, 4 * len(wanted)))
+        window = min(self.capacity, max(_LEAST_WINDOW, 4 * total))
         for key, name in wanted:
             if key not in ids:
                 if len(avoid) >= self.capacity:

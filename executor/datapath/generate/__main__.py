@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datapath.generate import argument_specs, module_spec, outcomes, reference, sample
+from datapath.generate import argument_specs, etcd, module_spec, outcomes, reference, sample
 
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -16,6 +16,7 @@ def outputs(root: Path) -> Mapping[str, str]:
     """Path relative to the repository -> text that belongs there."""
     return {
         **outcomes.outputs(),
+        **etcd.outputs(),
         **argument_specs.outputs(),
         **module_spec.outputs(),
         **reference.outputs(root),

@@ -134,6 +134,21 @@ SERVICES: dict[str, Any] = {
             "choices": ["snat", "dsr"],
         },
         "health_check": _HEALTH_CHECK,
+        "global": {
+            "description": [
+                "Whether backends that other clusters share for the service of this name serve it as well.",
+                "Its name in the mesh is C(NAMESPACE/NAME), or C(NAME) in namespace C(default).",
+            ],
+            "type": "bool",
+        },
+        "affinity": {
+            "description": [
+                "Which backends of a global service are used, C(local) or C(remote) ones while there are healthy ones.",
+                "C(none), all of them, unless given.",
+            ],
+            "type": "str",
+            "choices": ["none", "local", "remote"],
+        },
     },
 }
 

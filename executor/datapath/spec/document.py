@@ -7,20 +7,25 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Optional, TypeVar, Union
 
+from datapath.spec import clustermesh as mesh_spec
 from datapath.spec import endpoints as endpoint_spec
 from datapath.spec import programs as program_spec
 from datapath.spec import service_modes
 from datapath.spec import services as service_spec
 from datapath.spec.errors import SpecError, SpecErrors
 from datapath.spec.fields import Fields, Violations
+from datapath.spec.modes import mode_of
 from datapath.spec.option import Option
 from datapath.spec.options import BY_KEY, BY_PARAM, REGISTRY, RULES, effective, unknown_option
 from datapath.spec.scalars import parse_bool
-from datapath.state.model import DesiredState, Endpoint, Frontend, Options, Program, Service
+from datapath.state.model import DesiredState, Endpoint, Frontend, Mode, Options, Peer, Program, Service
+from datapath.state.remote import ServiceName
 
-ITEM_SECTIONS = ("services", "programs", "endpoints")
+ITEM_SECTIONS = ("services", "programs", "endpoints", "clustermesh")
 SECTIONS = ("options", *ITEM_SECTIONS)
-_Parsed = Union[service_spec.ParsedService, program_spec.ParsedProgram, endpoint_spec.ParsedEndpoint]
+_Parsed = Union[
+    service_spec.ParsedService, program_spec.ParsedProgram, endpoint_spec.ParsedEndpoint, mesh_spec.ParsedPeer
+]
 T = TypeVar("T", bound=_Parsed)
 
 
@@ -37,10 +42,11 @@ def merge(current: DesiredState, document: object) -> DesiredState:
     services, service_errors = _merge_services(current.services, sections.raw("services"), options)
     programs, program_errors = _merge_programs(current.programs, sections.raw("programs"))
     endpoints, endpoint_errors = _merge_endpoints(current.endpoints, sections.raw("endpoints"), options)
-    errors = [*whole.errors, *option_errors, *service_errors, *program_errors, *endpoint_errors]
+    peers, peer_errors = _merge_peers(current.peers, sections.raw("clustermesh"), options)
+    errors = [*whole.errors, *option_errors, *service_errors, *program_errors, *endpoint_errors, *peer_errors]
     if errors:
         raise SpecErrors(errors)
-    return DesiredState(options=options, services=services, programs=programs, endpoints=endpoints)
+    return DesiredState(options=options, services=services, programs=programs, endpoints=endpoints, peers=peers)
 
 
 def located(errors: Iterable[SpecError], document: object) -> list[SpecError]:
@@ -84,6 +90,7 @@ def dump(state: DesiredState) -> dict[str, Any]:
         "services": {"items": [service_spec.dump_service(each) for each in state.services], "purge": True},
         "programs": {"items": [program_spec.dump_program(each) for each in state.programs], "purge": True},
         "endpoints": {"items": [endpoint_spec.dump_endpoint(each) for each in state.endpoints], "purge": True},
+        "clustermesh": {"items": [mesh_spec.dump_peer(each) for each in state.peers], "purge": True},
     }
 
 
@@ -146,6 +153,7 @@ def _merge_services(
     _check_frontends(violations, list(kept.values()), list(parsed.values()))
     _check_enabled(violations, kept, parsed, options)
     _check_modes(violations, kept, parsed, options)
+    _check_global(violations, kept, parsed, options)
     fresh = {each.name: each.service for each in parsed.values() if each.present and each.service is not None}
     merged = {**kept, **fresh}
     return tuple(merged[name] for name in sorted(merged)), violations.errors
@@ -193,6 +201,49 @@ def _check_modes(
     for item in parsed.values():
         if item.present:
             checker.check(item.path, item.mode, item.frontends, item.backends)
+
+
+def _check_global(
+    violations: Violations,
+    kept: Mapping[str, Service],
+    parsed: Mapping[str, service_spec.ParsedService],
+    options: Options,
+) -> None:
+    """Global services have a name that all clusters can have, each its own, and need no direct server return."""
+    values = effective(options)
+    names: dict[ServiceName, str] = {}
+    items = [(f"services.{each.name}", each) for each in kept.values()]
+    items += [(each.path, each.service) for each in parsed.values() if each.present and each.service is not None]
+    for path, service in items:
+        if not service.is_global:
+            continue
+        name = mesh_spec.service_name(service.name)
+        if name is None:
+            message = "cannot be the name of a global service"
+            violations.add(f"{path}.name", service.name, message, "NAME (in namespace default) or NAMESPACE/NAME")
+            continue
+        owner = names.setdefault(name, service.name)
+        if owner != service.name:
+            violations.add(f"{path}.global", True, f"services {owner} and {service.name} are both {name} in the mesh")
+        if any(mode_of(service.mode, each.protocol, values) is Mode.DSR for each in service.frontends):
+            message = "not implemented in this version: direct server return by backends of other clusters"
+            violations.add(f"{path}.global", True, message, "mode snat")
+
+
+def _merge_peers(current: tuple[Peer, ...], raw: Any, options: Options) -> tuple[tuple[Peer, ...], list[SpecError]]:
+    violations = Violations("clustermesh")
+    parsed: dict[str, mesh_spec.ParsedPeer] = {}
+    purge = False
+    if raw is not None:
+        parsed, purge = _read_items(violations, raw, mesh_spec.parse_peer)
+    kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
+    fresh = {each.name: each.peer for each in parsed.values() if each.present and each.peer is not None}
+    merged = {**kept, **fresh}
+    for peer, message, allowed in mesh_spec.problems(merged.values(), effective(options)):
+        item = parsed.get(peer.name)
+        path = item.path if item is not None else f"clustermesh.{peer.name}"
+        violations.add(f"{path}.name", peer.name, message, allowed)
+    return tuple(merged[name] for name in sorted(merged)), violations.errors
 
 
 def _merge_programs(current: tuple[Program, ...], raw: Any) -> tuple[tuple[Program, ...], list[SpecError]]:

@@ -56,11 +56,8 @@ _BECAUSE: Mapping[str, tuple[str, ...]] = {
         "encrypt-node cilium_encryption_node_encryption",
         "cilium_ipsec_key",
     ),
-    "the cluster mesh": (
-        "cluster-name cilium_cluster_name",
-        "cluster-id cilium_cluster_id",
-        "clustermesh-config",
-        "max-connected-clusters",
+    "identities, and services of several clusters by name, in the cluster mesh": (
+        "clustermesh-enable-mcs-api",
         "identity-allocation-mode cilium_identity_allocation_mode",
     ),
     "routing and tunnels between nodes": (
@@ -123,6 +120,8 @@ _INSTEAD: Mapping[str, str] = {
     "bpf-neigh-global-max": "neighbours are the kernel's own",
     "bpf-lb-rev-nat-map-max": "flows hold their reverse translation; there is no such map",
     "enable-pmtu-discovery": "a packet that is too big for the way to its backend is always answered with ICMP",
+    "clustermesh-config": "peers are stated in the desired state's section clustermesh",
+    "clustermesh-sync-timeout": "services are removed only once their cluster tells that it has published all it has",
     "node-port-mode": "use bpf-lb-mode",
     "tunnel-protocol": _TUNNEL,
     "cilium_tunnel_mode": _TUNNEL,

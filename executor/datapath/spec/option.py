@@ -30,6 +30,7 @@ class Group(enum.Enum):
     DEVICES = "Devices"
     BACKEND = "Backends"
     BANDWIDTH = "Bandwidth"
+    CLUSTER_MESH = "Cluster mesh"
     MAPS = "Map sizes"
     EXECUTOR = "Executor"
 

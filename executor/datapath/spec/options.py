@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Optional
 
-from datapath.spec import checks, modes
+from datapath.spec import checks, clustermesh, modes
 from datapath.spec.errors import RefusedError, nearest_name
 from datapath.spec.later import LATER
 from datapath.spec.option import Group, Kind, Option
@@ -373,6 +373,72 @@ REGISTRY: tuple[Option, ...] = (
         example=True,
     ),
     Option(
+        key="cluster-name",
+        param="cluster_name",
+        variable="cilium_cluster_name",
+        kind=Kind.TEXT,
+        default="default",
+        group=Group.CLUSTER_MESH,
+        values=clustermesh.CLUSTER_FORM,
+        check=clustermesh.cluster_name,
+        summary="This cluster's name in the mesh.",
+        effect="No peer of the mesh may have the same name.",
+        example="berlin",
+    ),
+    Option(
+        key="cluster-id",
+        param="cluster_id",
+        variable="cilium_cluster_id",
+        kind=Kind.INT,
+        default=0,
+        group=Group.CLUSTER_MESH,
+        maximum=511,
+        summary="This cluster's id in the mesh; 0 is that of a cluster without peers.",
+        effect="A peer whose id is the same is not followed. It is at most C(max-connected-clusters).",
+        example=1,
+    ),
+    Option(
+        key="max-connected-clusters",
+        param="max_connected_clusters",
+        variable="datapath_max_connected_clusters",
+        kind=Kind.INT,
+        default=255,
+        group=Group.CLUSTER_MESH,
+        maximum=65535,
+        values="255, 511",
+        check=clustermesh.max_connected_clusters,
+        summary="How many clusters the mesh may have; the same in all of them.",
+        effect="Bounds the ids of clusters. A peer that was told otherwise is not followed.",
+        example=511,
+    ),
+    Option(
+        key="clustermesh-cache-ttl",
+        param="clustermesh_cache_ttl",
+        variable="datapath_clustermesh_cache_ttl",
+        kind=Kind.DURATION,
+        default=0.0,
+        group=Group.CLUSTER_MESH,
+        maximum=604800,
+        values="0s (for ever) to 168h",
+        summary="How long backends of a cluster that cannot be reached are used; 0 is for ever.",
+        effect="After that time without its store (or from the executor's start on) a cluster's backends leave the"
+        " tables. They return with the store.",
+        example=3600.0,
+    ),
+    Option(
+        key="datapath-cluster-networks",
+        param="cluster_networks",
+        variable="datapath_cluster_networks",
+        kind=Kind.LIST,
+        default=(),
+        group=Group.CLUSTER_MESH,
+        values="networks by their base addresses, such as 10.1.0.0/16",
+        check=clustermesh.networks,
+        summary="Networks whose addresses only this cluster has.",
+        effect="A service of another cluster that has a backend in one of them is not used (quarantined).",
+        example=("10.1.0.0/16", "fd00:1::/48"),
+    ),
+    Option(
         key="arping-refresh-period",
         param="arping_refresh_period",
         variable="datapath_arping_refresh_period",
@@ -448,6 +514,18 @@ RULES: tuple[Rule, ...] = (
         broken=lambda options: options["bpf-lb-mode"] == "hybrid" and options["bpf-lb-mode-annotation"],
         message="hybrid chooses by protocol, so services cannot choose by bpf-lb-mode-annotation as well",
         allowed="bpf-lb-mode snat or dsr, or bpf-lb-mode-annotation: false",
+    ),
+    Rule(
+        keys=("cluster-name", "cluster-id"),
+        broken=lambda options: bool(options["cluster-id"]) and options["cluster-name"] == "default",
+        message="cannot use default cluster name (default) with option cluster-id",
+        allowed="a cluster-name of its own",
+    ),
+    Rule(
+        keys=("cluster-id", "max-connected-clusters"),
+        broken=lambda options: options["cluster-id"] > options["max-connected-clusters"],
+        message="invalid cluster id: must be in range 0..255",
+        allowed="cluster-id 1 to 255, or max-connected-clusters: 511 in all clusters",
     ),
     _rss_rule(4),
     _rss_rule(6),

@@ -27,6 +27,8 @@ class EffectiveBackend:
     """What the datapath shall treat it as: a backend that fails its check is quarantined, weight 0 is maintenance."""
     in_table: bool
     """Whether new flows may go to it."""
+    cluster: str = ""
+    """Which other cluster's it is; "" for this one's own."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class EffectiveService:
     """A service with all its backends judged."""
 
     service: Service
+    """With the backends of other clusters behind its own."""
     backends: tuple[EffectiveBackend, ...]
     """In the service's order."""
 
@@ -49,3 +52,7 @@ class MergedState:
     """Sorted by name."""
     endpoints: tuple[Endpoint, ...] = ()
     """Sorted by name."""
+    remarks: tuple[str, ...] = ()
+    """What of other clusters cannot be used, one sentence each."""
+    crowded: bool = False
+    """Whether some of it does not fit."""

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -118,6 +118,14 @@ class HealthCheck:
     all_failed: AllFailed = AllFailed.CLOSED
 
 
+class Affinity(enum.Enum):
+    """Which backends of a global service are preferred, by where they are."""
+
+    NONE = "none"
+    LOCAL = "local"
+    REMOTE = "remote"
+
+
 @dataclass(frozen=True)
 class Service:
     """Frontends of one address family that share their traffic among backends.
@@ -133,6 +141,9 @@ class Service:
     health_check: Optional[HealthCheck] = None
     mode: Optional[Mode] = None
     """None follows option `bpf-lb-mode`."""
+    is_global: bool = False
+    """Whether backends of other clusters' services of this name, which those share, serve it as well."""
+    affinity: Affinity = Affinity.NONE
 
 
 class Hook(enum.Enum):
@@ -193,6 +204,27 @@ class Endpoint:
     """Of the packets that it sends, for qdisc fq (`TC_PRIO_`)."""
 
 
+class StoreEndpoint(NamedTuple):
+    """Where a member of a cluster's store listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another cluster of the mesh: its store, and the files on this node that open it."""
+
+    name: str
+    endpoints: tuple[StoreEndpoint, ...]
+    ca: str
+    certificate: str
+    key: str
+
+
 Options = Mapping[str, Any]
 """Option key (the Cilium agent key) -> typed value; holds only what the user set."""
 
@@ -207,4 +239,6 @@ class DesiredState:
     programs: tuple[Program, ...] = ()
     """Sorted by name."""
     endpoints: tuple[Endpoint, ...] = ()
+    """Sorted by name."""
+    peers: tuple[Peer, ...] = ()
     """Sorted by name."""

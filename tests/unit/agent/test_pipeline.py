@@ -1,12 +1,16 @@
-"""Which devices are tried out, and when."""
+"""Which devices are tried out, and when; what a change of one service's backends reaches."""
 
+import ipaddress
 from dataclasses import replace
 
 import pytest
 
-from datapath.agent.pipeline import gather_facts
+from datapath.agent.pipeline import Ways, gather_facts, prepare_services
+from datapath.compile.layouts import BACKENDS
+from datapath.plan.operations import AddNeighbour, DeleteEntry, PutEntry, PutLut, RemoveNeighbour
 from datapath.sources.merge import merge
-from unit.state.builders import desired, device, facts, service
+from datapath.state.facts import NextHop
+from unit.state.builders import compiled, desired, device, facts, service
 
 
 class Kernel:
@@ -23,7 +27,7 @@ class Kernel:
 
 
 def gather(kernel, attach, **config):
-    return gather_facts(kernel, merge(desired(service(), **config), {}), attach=attach)
+    return gather_facts(kernel, merge(desired(service(), **config)), attach=attach)
 
 
 def node(**changes):
@@ -61,3 +65,67 @@ def test_the_ports_of_a_bond_are_tried_and_not_the_bond():
     kernel = Kernel(bond, device("eth1"), device("eth2"))
     gather(kernel, attach=True, devices="bond0")
     assert kernel.tried == ["eth1", "eth2"]
+
+
+# --- one service with other backends ---
+
+IP = ipaddress.ip_address
+
+
+class Entries:
+    """A kernel that holds what was compiled."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def read_entries(self, name, keys):
+        return {key: self.state.entries[name][key] for key in keys if key in self.state.entries[name]}
+
+
+def on_link(address):
+    return NextHop("eth0", address)
+
+
+def changed(before, after, hop=on_link, others=()):
+    """What the change of service web's backends takes; numbers are those of 10.0.1.N."""
+
+    def services(numbers):
+        return [service(backends=[f"10.0.1.{number}:8080" for number in numbers]), *others]
+
+    hops = {IP(f"10.0.1.{number}"): on_link(IP(f"10.0.1.{number}")) for number in (*before, *after)}
+    old = compiled(*services(before), node=facts(next_hops=hops))
+    known = {each.address: hops[each.address] for web in old.services.values() for each in web.backends}
+    (whole, *_) = merge(desired(*services(after))).services
+
+    def look(addresses):
+        return {each: hop(each) for each in addresses if hop(each)}
+
+    return prepare_services(Entries(old.state), old, [whole], Ways(known, facts().gateways), look)
+
+
+def test_only_the_service_and_its_neighbours_change():
+    part = changed([1, 2], [2, 3])
+    kinds = [type(each) for each in part.operations]
+    assert kinds == [AddNeighbour, PutEntry, PutLut, DeleteEntry, RemoveNeighbour]
+    assert part.operations[0].neighbour.address == IP("10.0.1.3")
+    assert part.operations[-1].neighbour.address == IP("10.0.1.1")
+    assert {each.map for each in part.operations if isinstance(each, (PutEntry, DeleteEntry))} == {BACKENDS}
+    assert part.ways.next_hops.keys() == {IP("10.0.1.2"), IP("10.0.1.3")}
+    assert part.compiled.state.neighbours == part.ways.neighbours()
+
+
+def test_a_neighbour_that_another_service_needs_stays():
+    other = service("other", "192.0.2.11:80/TCP", backends=["10.0.1.1:9000"])
+    part = changed([1, 2], [2], others=[other])
+    assert not any(isinstance(each, RemoveNeighbour) for each in part.operations)
+    assert IP("10.0.1.1") in part.ways.next_hops
+
+
+@pytest.mark.parametrize("hop", [None, NextHop("eth7", IP("10.7.0.1")), NextHop("lo", IP("10.0.1.3"))])
+def test_what_reaches_further_is_left_to_a_whole_plan(hop):
+    assert changed([1, 2], [1, 2, 3], hop=lambda _: hop) is None
+
+
+def test_the_first_backend_is_left_to_a_whole_plan():
+    """Nothing tells which devices are in use."""
+    assert changed([], [1]) is None

@@ -119,6 +119,13 @@ def test_services():
         "  10.0.0.2:80     100  quarantined  unhealthy       10    1 B  status 503",
     ]
     assert render.services({"services": []}) == "no services"
+    document["services"][0]["backends"].append(_backend("10.2.0.1:80", "published", "active", "", cluster="c2"))
+    assert render.services(document).splitlines()[2:] == [
+        "  BACKEND      CLUSTER  WEIGHT  STATE        HEALTH     PACKETS  BYTES",
+        "  10.0.0.1:80  -           100  active       healthy         10    1 B",
+        "  10.0.0.2:80  -           100  quarantined  unhealthy       10    1 B  status 503",
+        "  10.2.0.1:80  c2          100  active       published       10    1 B",
+    ]
 
 
 def test_rates():
@@ -168,8 +175,8 @@ def test_endpoints_in_the_status():
     assert "endpoints     1 of 2 present" in render.status({**STATUS, "endpoints": {"total": 2, "present": 1}})
 
 
-def _backend(name, health, state, reason):
-    row = {"backend": name, "weight": 100, "state": state, "health": health, "reason": reason}
+def _backend(name, health, state, reason, cluster=None):
+    row = {"backend": name, "cluster": cluster, "weight": 100, "state": state, "health": health, "reason": reason}
     return {**row, "packets": 10, "bytes": 1}
 
 

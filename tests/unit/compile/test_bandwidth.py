@@ -48,7 +48,7 @@ def compiled(*endpoints, on=None, have=None, services=(), **config):
         "services": {"items": list(services)},
         "endpoints": {"items": list(endpoints)},
     }
-    merged = merge_health(merge(DesiredState(), document), {})
+    merged = merge_health(merge(DesiredState(), document))
     return compile_state(merged, on or node(), have or KernelState(), BUILD)
 
 
@@ -228,7 +228,7 @@ def test_the_default_qdisc_where_this_namespace_has_it():
 def test_the_manager_alone_wants_no_load_balancer():
     assert compiled(DB, devices="eth0").state.load_balancer is None
     assert compiled(DB, services=[service()]).state.load_balancer is not None
-    merged = merge_health(merge(DesiredState(), {"options": {"config": {"enable-bandwidth-manager": False}}}), {})
+    merged = merge_health(merge(DesiredState(), {"options": {"config": {"enable-bandwidth-manager": False}}}))
     assert not wants_load_balancer(merged)
 
 

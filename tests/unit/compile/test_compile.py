@@ -30,6 +30,7 @@ from datapath.compile.layouts import (
     unpack_address,
 )
 from datapath.compile.maglev import Member, hash_string, table
+from datapath.sources.merge import Known
 from datapath.sources.merge import merge as merge_health
 from datapath.spec.document import merge
 from datapath.state.facts import NextHop
@@ -156,7 +157,7 @@ def test_a_failed_backend_is_quarantined_and_out_of_the_table():
     ],
 )
 def test_a_load_balancer_is_wanted_for_its_own_options_or_services(config, wanted):
-    merged = merge_health(merge(DesiredState(), {"options": {"config": config}}), {})
+    merged = merge_health(merge(DesiredState(), {"options": {"config": config}}))
     state = compile_state(merged, facts(), KernelState(), BUILD).state
     assert (state.load_balancer is not None) is wanted
     assert bool(state.map_sizes) is wanted
@@ -368,7 +369,7 @@ def test_a_device_that_is_down_is_warned_of():
 
 
 def test_the_devices_to_ask_about_are_known_beforehand():
-    merged = merge_health(desired(service(), devices="eth+,nothing"), {})
+    merged = merge_health(desired(service(), devices="eth+,nothing"))
     assert selected_devices(merged, facts()) == ("eth0", "eth1")
     assert targets(merged) == {IP("10.0.1.1"), IP("10.0.1.2"), IP("10.0.1.3")}
 
@@ -543,8 +544,39 @@ def test_one_service_compiles_to_what_all_of_them_do(before, after, all_failed):
 
     old = compiled(*services, health=health(before))
     new = compiled(*services, health=health(after), have=loaded(old.state))
-    changed, _ = merge_health(desired(*services), health(after)).services
+    changed, _ = merge_health(desired(*services), Known(health(after))).services
     assert compile_service(old, changed).state == new.state
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.integers(1, 6)), st.sets(st.integers(1, 6)), st.sets(st.integers(1, 6)))
+def test_one_service_with_other_backends_compiles_to_what_all_of_them_do(first, second, third):
+    """Step by step: ids that became free must not stand in the way."""
+
+    def services(numbers):
+        backends = [f"10.0.1.{number}:8080" for number in sorted(numbers)]
+        frontends = ["192.0.2.1:80/TCP", "192.0.2.1:80/UDP"]
+        return service("a", frontends, backends=backends), service("b", "192.0.2.2:80/TCP", backends=2)
+
+    old = compiled(*services(first))
+    for numbers in (second, third):
+        new = compiled(*services(numbers), have=loaded(old.state))
+        changed, _ = merge_health(desired(*services(numbers))).services
+        old = compile_service(old, changed)
+        assert old.state == new.state
+        assert old.ids == new.ids
+
+
+def test_one_service_for_whose_backends_there_is_no_room():
+    def services(count):
+        return service("a", backends=count), service("b", "192.0.2.2:80/TCP", backends=2)
+
+    old = compiled(*services(2), bpf_lb_service_backend_map_max=5)
+    changed, _ = merge_health(desired(*services(3))).services
+    assert len(compile_service(old, changed).ids.backends) == 5
+    changed, _ = merge_health(desired(*services(4))).services
+    with pytest.raises(CompileErrors, match="map backends_v1 is full: it holds 5 backends, 6 are wanted"):
+        compile_service(old, changed)
 
 
 def test_tables_that_stay_are_not_made_again():

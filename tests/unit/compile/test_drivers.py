@@ -84,7 +84,7 @@ def test_a_bond_is_attached_to_at_its_ports():
 
 
 def test_what_is_tried_are_the_ports():
-    merged = merge_health(desired(service(), devices="bond0"), {})
+    merged = merge_health(desired(service(), devices="bond0"))
     assert selected_devices(merged, bonded()) == ("eth0", "eth1")
 
 

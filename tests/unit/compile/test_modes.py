@@ -24,8 +24,8 @@ from datapath.compile.layouts import (
     ServiceValue,
     unpack_address,
 )
+from datapath.sources.merge import Known, Merger
 from datapath.sources.merge import merge as merge_health
-from datapath.sources.merge import merge_service
 from datapath.spec.options import effective
 from datapath.state.merged import HealthKey
 from datapath.state.model import Protocol
@@ -128,7 +128,7 @@ def test_the_same_after_health_checks_alone():
     state = desired(service(backends=1, health_check=check), bpf_lb_mode="dsr")
     first = compiled(service(backends=1, health_check=check), bpf_lb_mode="dsr")
     down = {HealthKey("web", IP("10.0.1.1"), 8080): False}
-    second = compile_service(first, merge_service(state.services[0], down))
+    second = compile_service(first, Merger(state, Known(down)).merge_service(state.services[0]))
     assert list(second.state.luts.values()) == [bytes(4 * 251)]
     assert flags(second) == {"TCP": SERVICE_DSR}
 
@@ -193,13 +193,13 @@ def test_a_backend_loads_no_load_balancer():
 
 def test_options_of_backends_alone_want_no_load_balancer():
     def wanted(*services, **options):
-        merged = merge_health(desired(*services, **options), {})
+        merged = merge_health(desired(*services, **options))
         return wants_load_balancer(replace(merged, options={**merged.options}))
 
     assert wanted()
     assert not wanted(datapath_dsr_backend=True)
     assert wanted(service(), datapath_dsr_backend=True)
-    alone = replace(merge_health(desired(), {}), options={"datapath-dsr-backend": False})
+    alone = replace(merge_health(desired()), options={"datapath-dsr-backend": False})
     assert not wants_load_balancer(alone)
 
 

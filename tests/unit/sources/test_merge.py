@@ -2,7 +2,7 @@ import ipaddress
 
 import pytest
 
-from datapath.sources.merge import merge
+from datapath.sources.merge import Known, merge
 from datapath.spec import document
 from datapath.state.merged import HealthKey
 from datapath.state.model import BackendState, DesiredState
@@ -18,7 +18,7 @@ def judged(*backends, failed=(), all_failed="closed", check=True):
         service["health_check"] = {"type": "tcp", "all_failed": all_failed}
     desired = document.merge(DesiredState(), {"services": {"items": [service]}})
     health = {HealthKey("web", IP(f"10.0.0.{n}"), 80): False for n in failed}
-    (effective,) = merge(desired, health).services
+    (effective,) = merge(desired, Known(health)).services
     return {
         int(str(each.backend.address).rpartition(".")[2]): (each.state.name.lower(), each.in_table)
         for each in effective.backends
@@ -78,7 +78,7 @@ def test_results_of_another_service_do_not_count():
             }
         },
     )
-    merged = merge(desired, {HealthKey("a", IP("10.0.0.1"), 80): False})
+    merged = merge(desired, Known({HealthKey("a", IP("10.0.0.1"), 80): False}))
     assert [each.backends[0].state for each in merged.services] == [BackendState.QUARANTINED, BackendState.ACTIVE]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from datapath.compile import compile_state
+from datapath.sources.merge import Known
 from datapath.sources.merge import merge as merge_health
 from datapath.spec.document import merge
 from datapath.state.facts import Device, NextHop, NodeFacts
@@ -79,7 +80,7 @@ def desired(*services, current=None, programs=(), **config):
 
 def compiled(*services, node=None, have=None, health=None, previous=None, programs=(), inspected=(), **config):
     """`compile_state` of these services."""
-    merged = merge_health(desired(*services, programs=programs, **config), health or {})
+    merged = merge_health(desired(*services, programs=programs, **config), Known(health or {}))
     node, have = node or facts(), have or KernelState()
     return compile_state(merged, node, have, BUILD, programs=inspected, previous=previous)
 

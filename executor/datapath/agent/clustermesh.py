@@ -1,0 +1,90 @@
+"""Answers about other clusters, as JSON documents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, Optional
+
+from datapath.agent.core import Agent
+from datapath.sources.mesh import layout
+from datapath.sources.mesh.follower import PeerStatus
+from datapath.spec.clustermesh import dump_peer
+from datapath.spec.options import effective
+from datapath.state.model import DesiredState, Peer
+
+SHOWN = 100
+"""Quarantined keys that are listed for a cluster; `quarantined_count` tells all."""
+_EXPIRES_SOON = 60 * 86400.0
+
+
+def clusters(agent: Agent) -> dict[str, Any]:
+    """This cluster, and what is known of every other one."""
+    with agent.lock:
+        desired = agent.desired or DesiredState()
+        known = {name: len(services) for name, services in agent.remote.items()}
+        remarks = agent.merged().remarks
+    options = effective(desired.options)
+    statuses = agent.mesh_statuses()
+    rows = []
+    for peer in desired.peers:
+        status, used = statuses.get(peer.name, (PeerStatus(since=agent.started), known.get(peer.name, 0)))
+        rows.append(_row(peer, status, used))
+    return {
+        "name": options["cluster-name"],
+        "id": options["cluster-id"],
+        "options": {key: options[key] for key in ("cluster-id", "max-connected-clusters", "clustermesh-cache-ttl")}
+        | {"datapath-cluster-networks": list(options["datapath-cluster-networks"])},
+        "ready": all(row["ready"] for row in rows),
+        "clusters": rows,
+        "warnings": list(remarks),
+    }
+
+
+def _row(peer: Peer, status: PeerStatus, used: int) -> dict[str, Any]:
+    quarantined = sorted(status.quarantined.copy().items())
+    return {
+        **dump_peer(peer),
+        "id": status.cluster_id,
+        "connected": status.connected,
+        "ready": status.ready,
+        "since": status.since,
+        "endpoint": status.endpoint or None,
+        "services": used,
+        "heartbeat": status.heartbeat,
+        "certificate_expires": status.own_certificate_expires,
+        "server_certificate_expires": status.server_certificate_expires,
+        "revoked": status.revoked,
+        "failures": status.failures,
+        "failure": None if status.last_failure is None else asdict(status.last_failure),
+        "quarantined": [{"key": key, "reason": reason} for key, reason in quarantined[:SHOWN]],
+        "quarantined_count": len(quarantined),
+        "hints": list(_hints(peer, status)),
+    }
+
+
+def _hints(peer: Peer, status: PeerStatus) -> Iterator[str]:
+    now = time.time()
+    if status.last_failure is not None and status.last_failure.hint:
+        yield status.last_failure.hint
+    if status.revoked:
+        yield "its backends are given up (clustermesh-cache-ttl) until its store can be reached"
+    if status.connected and not status.ready:
+        yield "it has not told that all it has is published, so nothing of it is removed yet"
+    if status.connected and (status.heartbeat is None or now - status.heartbeat > layout.QUIET):
+        yield "there is no heartbeat that is younger than two minutes: does it still publish?"
+    for whose, expires in (
+        (f"this node's certificate ({peer.certificate})", status.own_certificate_expires),
+        ("its store's certificate", status.server_certificate_expires),
+    ):
+        days = _days(expires, now)
+        if days is not None:
+            yield f"{whose} expires in {days:.0f} days"
+
+
+def _days(expires: Optional[float], now: float) -> Optional[float]:
+    """Days until then, where they are few."""
+    if expires is None or expires - now > _EXPIRES_SOON:
+        return None
+    return max(expires - now, 0) / 86400

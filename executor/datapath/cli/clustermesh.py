@@ -1,0 +1,131 @@
+"""`datapath clustermesh`: what is known of other clusters, and what stands between."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Optional
+
+from datapath.cli.errors import refused
+from datapath.cli.tables import BOLD, GREEN, RED, YELLOW, count, duration, paint, table
+from datapath.spec.errors import nearest_name
+from datapath.spec.fields import Violations
+
+if TYPE_CHECKING:
+    from datapath.sources.mesh.session import Rules
+
+Document = Mapping[str, Any]
+Ask = Callable[[], Document]
+
+PAUSE = 0.5
+"""Seconds between looks while waiting."""
+
+
+def wait(ask: Ask, seconds: float) -> Document:
+    """The answer once every cluster is ready, or the last one after that time."""
+    end = time.monotonic() + seconds
+    while True:
+        document = ask()
+        if document["ready"] or time.monotonic() > end:
+            return document
+        time.sleep(PAUSE)
+
+
+def status(document: Document) -> str:
+    """`datapath clustermesh status`."""
+    head = f"cluster {paint(document['name'], BOLD)}, id {document['id']}"
+    rows = [
+        (
+            each["name"],
+            each["id"] or "-",
+            _state(each),
+            duration(max(time.time() - each["since"], 0)),
+            each["endpoint"] or "-",
+            count(each["services"]),
+            _ago(each["heartbeat"]),
+            count(each["failures"]),
+            _days(each["certificate_expires"]),
+        )
+        for each in document["clusters"]
+    ]
+    if not rows:
+        return f"{head}\n\nno other cluster is configured"
+    header = ("CLUSTER", "ID", "STATE", "FOR", "ENDPOINT", "SERVICES", "HEARTBEAT", "FAILURES", "CERTIFICATE")
+    parts = [head, table(header, rows, right=(1, 5, 7))]
+    parts += ["\n".join(_troubles(each)) for each in document["clusters"] if list(_troubles(each))]
+    parts += [paint(f"warning: {each}", YELLOW) for each in document["warnings"]]
+    return "\n\n".join(parts)
+
+
+def _state(each: Document) -> str:
+    if each["ready"]:
+        return "ready"
+    return "connected" if each["connected"] else "not connected"
+
+
+def _ago(when: Optional[float]) -> str:
+    return "-" if when is None else f"{duration(max(time.time() - when, 0))} ago"
+
+
+def _days(when: Optional[float]) -> str:
+    return "-" if when is None else f"{(when - time.time()) / 86400:.0f} days"
+
+
+def _troubles(each: Document) -> Iterable[str]:
+    failure = each["failure"]
+    if failure is not None:
+        yield paint(f"{each['name']}: {failure['stage']}: {failure['message']}", RED)
+    for row in each["quarantined"]:
+        yield paint(f"{each['name']}: quarantined: {row['key']}: {row['reason']}", YELLOW)
+    more = each["quarantined_count"] - len(each["quarantined"])
+    if more:
+        yield paint(f"{each['name']}: quarantined: {count(more)} keys more", YELLOW)
+    for hint in each["hints"]:
+        yield f"{each['name']}: hint: {hint}"
+
+
+def troubleshoot(document: Document, name: Optional[str]) -> dict[str, Any]:
+    """Try every step of the connection to each cluster, or to that of this name, from this process."""
+    from datapath.sources.mesh.session import Rules
+
+    known = [each["name"] for each in document["clusters"]]
+    if name is not None and name not in known:
+        hints = {"allowed": ", ".join(known) or "there is none", "nearest": nearest_name(name, known)}
+        raise refused("command line", "name", "no such cluster", value=name, **hints)
+    rules = Rules.of(document["options"])
+    ids = {each["name"]: each["id"] for each in document["clusters"] if each["id"]}
+    found = [_examined(each, rules, ids) for each in document["clusters"] if name in (None, each["name"])]
+    return {"passed": all(each["passed"] for each in found), "clusters": found}
+
+
+def _examined(row: Document, rules: Rules, ids: Mapping[str, int]) -> dict[str, Any]:
+    from datapath.sources.mesh.troubleshoot import examine
+    from datapath.spec.clustermesh import parse_peer
+
+    item = {key: row[key] for key in ("name", "endpoints", "ca", "certificate", "key")}
+    parsed = parse_peer(Violations("clustermesh"), "clustermesh", item)
+    if parsed is None or parsed.peer is None:
+        raise refused("clustermesh", row["name"], "the agent states a peer that this version cannot read")
+    others = {name: number for name, number in ids.items() if name != row["name"]}
+    tried = asyncio.run(examine(parsed.peer, rules, others))
+    return {
+        "name": row["name"],
+        "passed": all(each.passed for each in tried),
+        "steps": [asdict(each) for each in tried],
+    }
+
+
+def steps(document: Document) -> str:
+    """`datapath clustermesh troubleshoot`."""
+    parts = []
+    for each in document["clusters"]:
+        lines = [paint(each["name"], BOLD)]
+        for step in each["steps"]:
+            sign = paint("✔", GREEN) if step["passed"] else paint("✘", RED)
+            lines.append(f"  {sign} {step['stage']:<13} {step['detail']}")
+            if step["hint"]:
+                lines.append(f"    {'':<13} hint: {step['hint']}")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) or "no other cluster is configured"

@@ -1,0 +1,1 @@
+"""A client of etcd over gRPC with certificates: what of its API is used here, and errors in words."""

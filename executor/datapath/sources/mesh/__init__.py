@@ -1,0 +1,1 @@
+"""Other clusters, followed by what they publish in their stores, in Cilium's own layout."""

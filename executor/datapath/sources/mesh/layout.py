@@ -1,0 +1,223 @@
+"""Where things are in a cluster's store, and what they look like there: Cilium's keys and JSON values (pure).
+
+What comes from a store was written by somebody else. A value that is not what its key says is refused, with the
+reason, by `QuarantineError`. Fields that are not used here may be anything: later versions of Cilium add some.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Union
+
+from datapath.spec.clustermesh import CLUSTERS, NAME, NAMESPACE, Network
+from datapath.spec.errors import RefusedError
+from datapath.spec.scalars import parse_address
+from datapath.state.model import IPAddress
+from datapath.state.remote import Port, Ports, RemoteService, ServiceName
+
+HEARTBEAT = "cilium/.heartbeat"
+QUIET = 120.0
+"""Seconds without a heartbeat that are too many: Cilium counts two minutes as an error."""
+LARGEST_VALUE = 1 << 20
+"""Bytes: etcd itself refuses what is larger than 1.5 MiB, unless it is told otherwise."""
+PROTOCOLS = ("TCP", "UDP", "SCTP")
+_SERVICES = "services/v1"
+_PORT_NAME = re.compile(r"[-._a-zA-Z0-9]{0,63}", re.ASCII)
+
+
+class QuarantineError(ValueError):
+    """Why a value is not used."""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """What a cluster says of itself."""
+
+    cluster_id: int
+    synced_canaries: bool
+    """Whether it tells when everything that it had was published."""
+    max_connected_clusters: int
+    cached: bool
+    """Whether what is in this store is a copy (kvstoremesh), which has a place of its own."""
+
+
+def config_key(cluster: str) -> str:
+    """Where a cluster says what it is."""
+    return f"cilium/cluster-config/{cluster}"
+
+
+def services_prefix(cluster: str, cached: bool) -> str:
+    """What the keys of a cluster's services begin with."""
+    return f"cilium/{_area(cached)}/{_SERVICES}/{cluster}/"
+
+
+def synced_key(cluster: str, cached: bool) -> str:
+    """The key that is there once all of a cluster's services are published."""
+    return f"cilium/synced/{cluster}/cilium/{_area(cached)}/{_SERVICES}"
+
+
+def _area(cached: bool) -> str:
+    return "cache" if cached else "state"
+
+
+def key_text(key: bytes) -> str:
+    """A key that can be shown."""
+    text = key.decode(errors="backslashreplace")
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def parse_config(raw: bytes) -> ClusterConfig:
+    """A cluster's own words about itself. Raises QuarantineError."""
+    document = _document(raw)
+    cluster_id = _integer(document, "id", 0, max(CLUSTERS))
+    if cluster_id == 0:
+        raise QuarantineError("id: 0 is not the id of a cluster that others can connect to")
+    capabilities = _mapping(document, "capabilities")
+    most = _integer(capabilities, "maxConnectedClusters", 0, max(CLUSTERS)) or CLUSTERS[0]
+    if most not in CLUSTERS:
+        raise QuarantineError(f"capabilities.maxConnectedClusters: {most} is not 255 or 511")
+    if cluster_id > most:
+        raise QuarantineError(f"id: {cluster_id} is more than maxConnectedClusters, which is {most}")
+    synced, cached = (_boolean(capabilities, name) for name in ("syncedCanaries", "cached"))
+    return ClusterConfig(cluster_id, synced, most, cached)
+
+
+def parse_service_key(prefix: str, key: bytes) -> ServiceName:
+    """The service that a key is about. Raises QuarantineError."""
+    try:
+        rest = key.decode("ascii")[len(prefix) :]
+    except UnicodeDecodeError:
+        raise QuarantineError("the key is not ASCII text") from None
+    namespace, slash, name = rest.partition("/")
+    if not slash or not NAMESPACE.fullmatch(namespace) or not NAME.fullmatch(name):
+        raise QuarantineError("the key does not end with NAMESPACE/NAME")
+    return ServiceName(namespace, name)
+
+
+def parse_service(
+    raw: bytes, cluster: str, cluster_id: int, name: ServiceName, own: Sequence[Network] = ()
+) -> RemoteService:
+    """The service `name` of a cluster; `own` are networks that only this cluster has. Raises QuarantineError."""
+    document = _document(raw)
+    _expect(document, "cluster", cluster)
+    _expect(document, "namespace", name.namespace)
+    _expect(document, "name", name.name)
+    _expect(document, "clusterID", cluster_id)
+    frontends, backends = (_places(document, field) for field in ("frontends", "backends"))
+    for address in backends:
+        _check_backend(address, own)
+    return RemoteService(cluster, cluster_id, name, frontends, backends, _boolean(document, "shared"))
+
+
+def dump_service(service: RemoteService) -> bytes:
+    """The service as `parse_service` and Cilium read it."""
+    document = {
+        "cluster": service.cluster,
+        "namespace": service.name.namespace,
+        "name": service.name.name,
+        "frontends": _dump_places(service.frontends),
+        "backends": _dump_places(service.backends),
+        "hostnames": {},
+        "labels": {},
+        "selector": {},
+        "includeExternal": True,
+        "shared": service.shared,
+        "clusterID": service.cluster_id,
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _dump_places(places: Mapping[IPAddress, Ports]) -> dict[str, Any]:
+    return {
+        str(address): {name: {"Protocol": port.protocol, "Port": port.number} for name, port in sorted(ports.items())}
+        for address, ports in sorted(places.items(), key=lambda each: (each[0].version, int(each[0])))
+    }
+
+
+def _document(raw: bytes) -> Mapping[str, Any]:
+    if len(raw) > LARGEST_VALUE:
+        raise QuarantineError(f"{len(raw)} bytes are more than {LARGEST_VALUE}")
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        words = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise QuarantineError(f"not JSON: {words:.120}") from None
+    if not isinstance(document, dict):
+        raise QuarantineError("not a JSON object")
+    return document
+
+
+def _expect(document: Mapping[str, Any], field: str, wanted: Union[str, int]) -> None:
+    value = document.get(field)
+    if type(value) is not type(wanted) or value != wanted:
+        raise QuarantineError(f"{field}: {value!r:.80} is not {wanted!r}, as its place says")
+
+
+def _mapping(document: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """Go writes an empty map as null."""
+    value = document.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise QuarantineError(f"{field}: {value!r:.80} is not an object")
+    return value
+
+
+def _boolean(document: Mapping[str, Any], field: str) -> bool:
+    value = document.get(field, False)
+    if not isinstance(value, bool):
+        raise QuarantineError(f"{field}: {value!r:.80} is not a boolean")
+    return value
+
+
+def _integer(document: Mapping[str, Any], field: str, least: int, most: int) -> int:
+    value = document.get(field, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise QuarantineError(f"{field}: {value!r:.80} is not {least} to {most}")
+    return value
+
+
+def _places(document: Mapping[str, Any], field: str) -> Mapping[IPAddress, Ports]:
+    """Address -> its ports."""
+    found: dict[IPAddress, Ports] = {}
+    for text, ports in _mapping(document, field).items():
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            raise QuarantineError(f"{field}: {text!r:.80} is not an address") from None
+        if address in found:
+            raise QuarantineError(f"{field}: {address} is there twice")
+        found[address] = _ports(ports, f"{field}.{address}")
+    return MappingProxyType(found)
+
+
+def _ports(raw: object, path: str) -> Ports:
+    if not isinstance(raw, dict):
+        raise QuarantineError(f"{path}: {raw!r:.80} is not an object")
+    found = {}
+    for name, port in raw.items():
+        where = f"{path}.{name!r:.80}"
+        if not _PORT_NAME.fullmatch(name):
+            raise QuarantineError(f"{where}: not the name of a port")
+        if not isinstance(port, dict) or port.get("Protocol") not in PROTOCOLS:
+            raise QuarantineError(f"{where}: no protocol of {', '.join(PROTOCOLS)}")
+        number = port.get("Port")
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 65535:
+            raise QuarantineError(f"{where}: {number!r:.80} is not a port")
+        found[name] = Port(port["Protocol"], number)
+    return MappingProxyType(found)
+
+
+def _check_backend(address: IPAddress, own: Sequence[Network]) -> None:
+    try:
+        parse_address(str(address))
+    except RefusedError as error:
+        raise QuarantineError(f"backends: {error.message}") from None
+    for network in own:
+        if address.version == network.version and address in network:
+            raise QuarantineError(f"backends: {address} is in {network}, which is this cluster's own")
