@@ -22,15 +22,9 @@ _EXPIRES_SOON = 60 * 86400.0
 def clusters(agent: Agent) -> dict[str, Any]:
     """This cluster, and what is known of every other one."""
     with agent.lock:
-        desired = agent.desired or DesiredState()
-        known = {name: len(services) for name, services in agent.remote.items()}
+        options = effective((agent.desired or DesiredState()).options)
         remarks = agent.merged().remarks
-    options = effective(desired.options)
-    statuses = agent.mesh_statuses()
-    rows = []
-    for peer in desired.peers:
-        status, used = statuses.get(peer.name, (PeerStatus(since=agent.started), known.get(peer.name, 0)))
-        rows.append(_row(peer, status, used))
+    rows = others(agent)
     return {
         "name": options["cluster-name"],
         "id": options["cluster-id"],
@@ -40,6 +34,19 @@ def clusters(agent: Agent) -> dict[str, Any]:
         "clusters": rows,
         "warnings": list(remarks),
     }
+
+
+def others(agent: Agent) -> list[dict[str, Any]]:
+    """What is known of every other cluster."""
+    with agent.lock:
+        peers = (agent.desired or DesiredState()).peers
+        known = {name: len(services) for name, services in agent.remote.items()}
+    statuses = agent.mesh_statuses()
+    rows = []
+    for peer in peers:
+        status, used = statuses.get(peer.name, (PeerStatus(since=agent.started), known.get(peer.name, 0)))
+        rows.append(_row(peer, status, used))
+    return rows
 
 
 def _row(peer: Peer, status: PeerStatus, used: int) -> dict[str, Any]:

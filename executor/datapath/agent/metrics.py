@@ -119,7 +119,7 @@ class _Datapath(Collector):
 
     def _clusters(self) -> Iterator[Metric]:
         """Of each other cluster; nothing where there is none."""
-        rows = clustermesh.clusters(self._agent)["clusters"]
+        rows = clustermesh.others(self._agent)
         for name, text in _OF_CLUSTERS.items():
             family = GaugeMetricFamily(f"datapath_clustermesh_{name}", text, labels=["cluster"])
             for row in rows:

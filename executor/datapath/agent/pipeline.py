@@ -153,36 +153,32 @@ def prepare_services(
             new = compile_service(new, service)
     except CompileErrors:
         return None
-    new_ways = _changed_ways(compiled, new, services, ways, look)
+    names = [each.service.name for each in services]
+    before, after = (_backend_addresses(state, names) for state in (compiled, new))
+    new_ways = _changed_ways(new, before, after, ways, look)
     if new_ways is None:
         return None
     if new_ways is not ways:
-        touched = {
-            backend.address
-            for each in services
-            for state in (compiled, new)
-            for backend in state.services[each.service.name].backends
-        }
-        new = _changed_neighbours(new, ways, new_ways, touched)
-    names = [each.service.name for each in services]
+        new = _changed_neighbours(new, ways, new_ways, before | after)
     keys, luts = _places([(state, state.services[name]) for state in (compiled, new) for name in names])
     want, have = (_part(state, keys, luts) for state in (new.state, compiled.state))
     read = {name: kernel.read_entries(name, sorted(chosen)) for name, chosen in keys.items()}
     return Partial(new, new_ways, want.entries, plan(want, replace(have, entries=read)).operations)
 
 
+def _backend_addresses(compiled: Compiled, names: Iterable[str]) -> set[IPAddress]:
+    """Of the backends of services."""
+    return {backend.address for name in names for backend in compiled.services[name].backends}
+
+
 def _changed_ways(
-    compiled: Compiled,
     new: Compiled,
-    services: Sequence[EffectiveService],
+    before: set[IPAddress],
+    after: set[IPAddress],
     ways: Ways,
     look: Callable[[Iterable[IPAddress]], Mapping[IPAddress, NextHop]],
 ) -> Optional[Ways]:
-    """`ways` with those to the services' new backends, without those to backends that nobody has any more."""
-    names = [each.service.name for each in services]
-    before, after = (
-        {backend.address for name in names for backend in state.services[name].backends} for state in (compiled, new)
-    )
+    """`ways` with those to backends `after` the change, without those to backends that nobody has any more."""
     added, gone = {each for each in after - before if each not in ways.next_hops}, before - after
     if not added and not gone:
         return ways

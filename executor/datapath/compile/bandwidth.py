@@ -92,12 +92,11 @@ def compile_bandwidth(
     options = effective(merged.options)
     bbr.check(options, facts, problems)
     found = resolve(merged.endpoints, facts.devices)
-    names = {each.name for each in served(merged.options, merged.endpoints)}
-    present = [each for each in found if each.present and each.endpoint.name in names]
+    routes = routed(merged.options)
+    present = [each for each in found if each.present and _is_served(each.endpoint, routes)]
     selected = devices.select(options, facts, targets(merged), problems)
     _check_native(selected, present, facts, problems)
     numbers = _numbers(present, have)
-    routes = routed(merged.options)
     sending = any(routes or RATE_EGRESS in _rates(each.endpoint) for each in present)
     programs = BandwidthPrograms(
         config=_config(build_id, routes),
@@ -127,7 +126,11 @@ def routed(options: Options) -> bool:
 def served(options: Options, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
     """Those that the programs are for: with a rate or a priority, and where they route, with a device."""
     routes = routed(options)
-    return [each for each in endpoints if _rates(each) or (routes and not each.host)]
+    return [each for each in endpoints if _is_served(each, routes)]
+
+
+def _is_served(endpoint: Endpoint, routes: bool) -> bool:
+    return bool(_rates(endpoint)) or (routes and not endpoint.host)
 
 
 def _rates(endpoint: Endpoint) -> dict[int, Rate]:

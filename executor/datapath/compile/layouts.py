@@ -338,6 +338,9 @@ BANDWIDTH_NATIVES = "natives_v1"
 """HASH u32 index of a device that leads out of the node -> u32 1; empty where the stack routes."""
 BANDWIDTH_RATES = "rates_v1"
 """HASH RateKey -> Rate."""
+BANDWIDTH_DECIDED = (BANDWIDTH_NATIVES, BANDWIDTH_RATES, BANDWIDTH_ENDPOINTS)
+"""Those whose contents desired state decides, in the order in which they come to matter: a device that is no endpoint's
+has neither rate nor route."""
 BANDWIDTH_DEPARTURES = "departures_v1"
 """ARRAY u32 `2 * (number - ENDPOINT_FIRST) + direction` -> Departure."""
 BANDWIDTH_STATS = "bandwidth_stats_v1"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Optional
 
 from datapath.compile import layouts
-from datapath.compile.layouts import ENDPOINT_FIRST, Departure, RateKey, Traffic
+from datapath.compile.layouts import BANDWIDTH_DECIDED, ENDPOINT_FIRST, Departure, RateKey, Traffic
 from datapath.kernel import bundle, libbpf, tc
 from datapath.kernel.bundle import Bundle, Group
 from datapath.kernel.entries import Entry, Writer
@@ -24,8 +24,6 @@ BUNDLE = Bundle(
         Group("tc_bandwidth_endpoint", {tc.EGRESS: "tc_bandwidth_ingress", tc.INGRESS: "tc_bandwidth_mark"}),
     ),
 )
-DECIDED = (layouts.BANDWIDTH_NATIVES, layouts.BANDWIDTH_RATES, layouts.BANDWIDTH_ENDPOINTS)
-"""Maps whose contents desired state decides."""
 
 
 def read(pins: Pins) -> Optional[BandwidthPrograms]:
@@ -38,19 +36,20 @@ def read(pins: Pins) -> Optional[BandwidthPrograms]:
 
 
 def entries(pins: Pins) -> dict[str, Entries]:
-    """Contents of those maps of DECIDED that exist."""
+    """Contents of those maps of BANDWIDTH_DECIDED that exist."""
     directory = bundle.maps(pins, BUNDLE)
-    return {name: dict(bundle.entries(pins, BUNDLE, name)) for name in DECIDED if (directory / name).exists()}
+    there = [name for name in BANDWIDTH_DECIDED if (directory / name).exists()]
+    return {name: dict(bundle.entries(pins, BUNDLE, name)) for name in there}
 
 
 def put(pins: Pins, writer: Writer, name: str, new: Iterable[Entry]) -> None:
-    """Write entries of a map of DECIDED."""
+    """Write entries of a map of BANDWIDTH_DECIDED."""
     with libbpf.closing(_opened(pins, name)) as fd:
         writer.put(fd, list(new))
 
 
 def delete(pins: Pins, writer: Writer, name: str, keys: Iterable[bytes]) -> None:
-    """Delete entries of a map of DECIDED. Who gets a number next begins anew: with a rate goes what it counted."""
+    """Delete entries of a map of BANDWIDTH_DECIDED. With a rate goes what it counted: its number begins anew."""
     keys = list(keys)
     with libbpf.closing(_opened(pins, name)) as fd:
         writer.delete(fd, keys)

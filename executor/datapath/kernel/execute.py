@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
+from datapath.compile.layouts import BANDWIDTH_DECIDED
 from datapath.kernel import bandwidth, bundle, host_bbr, load_balancer, neighbours, node, programs, qdisc, sysctl
 from datapath.kernel.entries import PartialWriteError
 from datapath.kernel.errors import BpfError, KernelError, RefusedError
@@ -72,7 +73,7 @@ class Executor:
 
     def _write_failure(self, operation: Operation, number: int) -> str:
         name = getattr(operation, "map", "luts_v1")
-        if number != errno.E2BIG or name in bandwidth.DECIDED:
+        if number != errno.E2BIG or name in BANDWIDTH_DECIDED:
             return f"map {name}: {os.strerror(number)}"
         return f"map {name} is full ({self._maps.info(name).max_entries} entries)"
 
@@ -84,14 +85,14 @@ class Executor:
 
     def _put_entries(self, run: Sequence[ops.PutEntry]) -> None:
         entries = [(operation.key, operation.value) for operation in run]
-        if run[0].map in bandwidth.DECIDED:
+        if run[0].map in BANDWIDTH_DECIDED:
             bandwidth.put(self._pins, self._maps.writer, run[0].map, entries)
         else:
             self._maps.put(run[0].map, entries)
 
     def _delete_entries(self, run: Sequence[ops.DeleteEntry]) -> None:
         keys = [operation.key for operation in run]
-        if run[0].map in bandwidth.DECIDED:
+        if run[0].map in BANDWIDTH_DECIDED:
             bandwidth.delete(self._pins, self._maps.writer, run[0].map, keys)
         else:
             self._maps.delete(run[0].map, keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 from typing import Optional
 
@@ -23,7 +24,7 @@ def netns_cookie() -> int:
     """What tells this network namespace apart from all others; 0 on kernels that do not say it (before 5.14)."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as one:
         try:
-            return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+            return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
         except OSError:
             return 0
 

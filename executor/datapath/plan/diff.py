@@ -11,9 +11,7 @@ from datapath.compile.config import read_config
 from datapath.compile.layouts import (
     ADDRESSES,
     BACKENDS,
-    BANDWIDTH_ENDPOINTS,
-    BANDWIDTH_NATIVES,
-    BANDWIDTH_RATES,
+    BANDWIDTH_DECIDED,
     LUTS,
     PEERS,
     SERVICE_DSR,
@@ -49,8 +47,6 @@ from datapath.state.kernel_state import Entries, KernelState, LoadBalancer, Neig
 from datapath.state.model import Program
 
 _NOTHING: Entries = {}
-_BANDWIDTH_MAPS = (BANDWIDTH_NATIVES, BANDWIDTH_RATES, BANDWIDTH_ENDPOINTS)
-"""In the order in which they come to matter: a device that is no endpoint's has neither rate nor route."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ def _bandwidth(want: KernelState, have: KernelState) -> Iterator[Operation]:
         places = (wanted.config, wanted.native, wanted.endpoints)
         if loaded is None or loaded.problems or places != (loaded.config, loaded.native, loaded.endpoints):
             yield PutBandwidth(wanted)
-        changes = [_entry_changes(name, want, have) for name in _BANDWIDTH_MAPS]
+        changes = [_entry_changes(name, want, have) for name in BANDWIDTH_DECIDED]
         yield from (each for puts, _ in changes for each in puts)
         yield from (each for _, deletes in reversed(changes) for each in deletes)
     elif loaded is not None:

@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Callable, Optional, Union
 
 from datapath.sources import checks
+from datapath.sources.batches import Batches
 from datapath.sources.store import write_atomic
 from datapath.state.merged import HealthKey
 from datapath.state.model import HealthCheck, Service
 
 log = logging.getLogger(__name__)
-
-BATCH = 0.01
-"""Seconds that a change waits for others, so that a failing rack is one update of the tables and not forty."""
 
 Deliver = Callable[[Mapping[HealthKey, bool]], Awaitable[None]]
 
@@ -118,8 +116,7 @@ class HealthChecker:
 
     def __init__(self) -> None:
         self._watches: dict[HealthKey, _Watch] = {}
-        self._changes: dict[HealthKey, bool] = {}
-        self._event = asyncio.Event()
+        self._batches: Batches[HealthKey, bool] = Batches()
         self._clients = checks.HttpClients()
 
     def update(self, wanted: Iterable[Target], unhealthy: Container[HealthKey] = ()) -> None:
@@ -140,7 +137,7 @@ class HealthChecker:
         self._watches = new
         for key, watch in old.items():
             watch.stop()
-            self._changes.pop(key, None)
+            self._batches.waiting.pop(key, None)
 
     def results(self) -> dict[HealthKey, HealthResult]:
         """What is known now."""
@@ -150,15 +147,9 @@ class HealthChecker:
         }
 
     async def run(self, deliver: Deliver) -> None:
-        """Deliver changes until cancelled; what changes while `deliver` works is the next batch."""
+        """Deliver changes until cancelled."""
         try:
-            while True:
-                await self._event.wait()
-                await asyncio.sleep(BATCH)
-                changes, self._changes = self._changes, {}
-                self._event.clear()
-                if changes:
-                    await deliver(changes)
+            await self._batches.run(deliver)
         finally:
             for watch in self._watches.values():
                 watch.stop()
@@ -194,8 +185,8 @@ class HealthChecker:
         key = watch.target.key
         state = "healthy" if watch.judge.healthy else f"unhealthy: {reason}"
         log.info("service %s, backend %s port %s: %s", key.service, key.address, key.port, state)
-        self._changes[key] = watch.judge.healthy
-        self._event.set()
+        self._batches.waiting[key] = watch.judge.healthy
+        self._batches.ready()
 
 
 class HealthMemory:

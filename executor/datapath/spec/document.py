@@ -27,6 +27,7 @@ _Parsed = Union[
     service_spec.ParsedService, program_spec.ParsedProgram, endpoint_spec.ParsedEndpoint, mesh_spec.ParsedPeer
 ]
 T = TypeVar("T", bound=_Parsed)
+S = TypeVar("S", Service, Program, Endpoint, Peer)
 
 
 def merge(current: DesiredState, document: object) -> DesiredState:
@@ -144,19 +145,13 @@ def _option(violations: Violations, path: str, name: Any, raw: Any, known: Mappi
 def _merge_services(
     current: tuple[Service, ...], raw: Any, options: Options
 ) -> tuple[tuple[Service, ...], list[SpecError]]:
-    violations = Violations("services")
-    parsed: dict[str, service_spec.ParsedService] = {}
-    purge = False
-    if raw is not None:
-        parsed, purge = _read_items(violations, raw, service_spec.parse_service)
-    kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
+    violations, kept, parsed = _section("services", current, raw, service_spec.parse_service)
     _check_frontends(violations, list(kept.values()), list(parsed.values()))
     _check_enabled(violations, kept, parsed, options)
     _check_modes(violations, kept, parsed, options)
     _check_global(violations, kept, parsed, options)
     fresh = {each.name: each.service for each in parsed.values() if each.present and each.service is not None}
-    merged = {**kept, **fresh}
-    return tuple(merged[name] for name in sorted(merged)), violations.errors
+    return _sorted({**kept, **fresh}), violations.errors
 
 
 def _check_frontends(violations: Violations, kept: list[Service], parsed: list[service_spec.ParsedService]) -> None:
@@ -231,43 +226,29 @@ def _check_global(
 
 
 def _merge_peers(current: tuple[Peer, ...], raw: Any, options: Options) -> tuple[tuple[Peer, ...], list[SpecError]]:
-    violations = Violations("clustermesh")
-    parsed: dict[str, mesh_spec.ParsedPeer] = {}
-    purge = False
-    if raw is not None:
-        parsed, purge = _read_items(violations, raw, mesh_spec.parse_peer)
-    kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
+    violations, kept, parsed = _section("clustermesh", current, raw, mesh_spec.parse_peer)
     fresh = {each.name: each.peer for each in parsed.values() if each.present and each.peer is not None}
     merged = {**kept, **fresh}
     for peer, message, allowed in mesh_spec.problems(merged.values(), effective(options)):
         item = parsed.get(peer.name)
         path = item.path if item is not None else f"clustermesh.{peer.name}"
         violations.add(f"{path}.name", peer.name, message, allowed)
-    return tuple(merged[name] for name in sorted(merged)), violations.errors
+    return _sorted(merged), violations.errors
 
 
 def _merge_programs(current: tuple[Program, ...], raw: Any) -> tuple[tuple[Program, ...], list[SpecError]]:
-    if raw is None:
-        return current, []
-    violations = Violations("programs")
-    parsed, purge = _read_items(violations, raw, program_spec.parse_program)
-    kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
+    violations, kept, parsed = _section("programs", current, raw, program_spec.parse_program)
     fresh = {each.name: each.program for each in parsed.values() if each.present and each.program is not None}
     merged = {**kept, **fresh}
     for clash, message in program_spec.conflicts(merged.values()):
         violations.add(_path_of(parsed.get(clash.name), violations), clash.name, message)
-    return tuple(merged[name] for name in sorted(merged)), violations.errors
+    return _sorted(merged), violations.errors
 
 
 def _merge_endpoints(
     current: tuple[Endpoint, ...], raw: Any, options: Options
 ) -> tuple[tuple[Endpoint, ...], list[SpecError]]:
-    violations = Violations("endpoints")
-    parsed: dict[str, endpoint_spec.ParsedEndpoint] = {}
-    purge = False
-    if raw is not None:
-        parsed, purge = _read_items(violations, raw, endpoint_spec.parse_endpoint)
-    kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
+    violations, kept, parsed = _section("endpoints", current, raw, endpoint_spec.parse_endpoint)
     fresh = {each.name: each.endpoint for each in parsed.values() if each.present and each.endpoint is not None}
     merged = {**kept, **fresh}
     # Those that were there are first, so that the place told is in the document.
@@ -280,7 +261,21 @@ def _merge_endpoints(
                 path = item.places[name] if item is not None else f"endpoints.{endpoint.name}.{name}"
                 message = "enable-bandwidth-manager is false, so this would never have an effect"
                 violations.add(path, getattr(endpoint, name), message, "enable-bandwidth-manager: true")
-    return tuple(merged[name] for name in sorted(merged)), violations.errors
+    return _sorted(merged), violations.errors
+
+
+def _section(
+    name: str, current: Iterable[S], raw: Any, parse: Callable[[Violations, str, Any], Optional[T]]
+) -> tuple[Violations, dict[str, S], dict[str, T]]:
+    """A section of items: what is found wrong, what of `current` stays, and what the document says, by name."""
+    violations = Violations(name)
+    parsed, purge = ({}, False) if raw is None else _read_items(violations, raw, parse)
+    kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
+    return violations, kept, parsed
+
+
+def _sorted(items: Mapping[str, S]) -> tuple[S, ...]:
+    return tuple(items[name] for name in sorted(items))
 
 
 def _read_items(

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Optional
 
-from datapath.sources.health import BATCH
+from datapath.sources.batches import Batches
 from datapath.sources.mesh.follower import Follower, PeerStatus
 from datapath.sources.mesh.memory import Changes
 from datapath.sources.mesh.session import Rules
@@ -24,8 +24,7 @@ class MeshSource:
         self._followers: dict[str, Follower] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ids: dict[str, int] = {}
-        self._changes: dict[str, dict[ServiceName, Optional[RemoteService]]] = {}
-        self._event = asyncio.Event()
+        self._batches: Batches[str, dict[ServiceName, Optional[RemoteService]]] = Batches()
 
     def update(self, peers: Iterable[Peer], options: Mapping[str, Any], known: RemoteServices) -> None:
         """Follow these peers from now on; what is known of new ones is `known`. `options` are effective ones."""
@@ -43,22 +42,16 @@ class MeshSource:
         self._followers = followers
         for name in old.keys() - followers.keys():
             self._stop(name)
-            self._changes.pop(name, None)
+            self._batches.waiting.pop(name, None)
 
     def statuses(self) -> dict[str, tuple[PeerStatus, int]]:
         """Cluster -> what is known of the connection, and how many services of it are used."""
         return {name: (each.status, len(each.services)) for name, each in self._followers.items()}
 
     async def run(self, deliver: Deliver) -> None:
-        """Deliver changes until cancelled; what changes while `deliver` works is the next batch."""
+        """Deliver changes until cancelled."""
         try:
-            while True:
-                await self._event.wait()
-                await asyncio.sleep(BATCH)
-                changes, self._changes = self._changes, {}
-                self._event.clear()
-                if changes:
-                    await deliver(changes)
+            await self._batches.run(deliver)
         finally:
             tasks = list(self._tasks.values())
             for task in tasks:
@@ -67,8 +60,8 @@ class MeshSource:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     def _note(self, cluster: str, changes: Mapping[ServiceName, Optional[RemoteService]]) -> None:
-        self._changes.setdefault(cluster, {}).update(changes)
-        self._event.set()
+        self._batches.waiting.setdefault(cluster, {}).update(changes)
+        self._batches.ready()
 
     def _stop(self, name: str) -> None:
         self._ids.pop(name, None)
