@@ -96,7 +96,7 @@ def retransmitted(namespace):
 
 
 @contextlib.contextmanager
-def iperf(node, name, *options, nice=0):
+def iperf(node, name, *options):
     """iperf3 from an endpoint to its peer, under way, until the block ends."""
     peer, container, received = node.peers[name], node.containers[name], node.received[name]
     server = peer.start("iperf3", "-s", "--forceflush", stdout=subprocess.PIPE, text=True)
@@ -104,7 +104,7 @@ def iperf(node, name, *options, nice=0):
     try:
         assert any("listening" in line for line in server.stdout)
         before = received.read().packets
-        command = ("nice", f"-n{nice}", "iperf3", "-c", node.addresses[name], "-t", "600", *options)
+        command = ("iperf3", "-c", node.addresses[name], "-t", "600", *options)
         sender = container.start(*command, stdout=subprocess.DEVNULL)
         wait_for(lambda: received.read().packets > before + 100, 20, "traffic of iperf3")
         yield

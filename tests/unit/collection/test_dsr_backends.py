@@ -135,20 +135,12 @@ ROLE = """\
 """
 
 
-def test_the_role_asks_for_a_backend_and_for_what_the_inventory_says(ansible, tmp_path):
+def test_the_role_asks_for_a_backend_and_for_what_the_inventory_says(ansible, recorder):
     """What reaches the node's command; it has the executor's own parser judge it."""
-    command = tmp_path / "datapath"
-    seen = tmp_path / "seen.json"
-    command.write_text(
-        f"#!/bin/sh\ncat >{seen}\n"
-        'echo \'{"changed": true, "check": false, "operations": [], "operation_count": 0, "disruption": {}, "diff": {},'
-        ' "warnings": [], "map_writes": 0}\'\n'
-    )
-    command.chmod(0o755)
-    variables = {"datapath_executable": str(command), "datapath_devices": ["eth7"]}
+    variables = {"datapath_executable": str(recorder.command), "datapath_devices": ["eth7"]}
     code, out = ansible(ROLE, {"lb_node": {"lb1": {}}, "dsr_backend_node": {"be1": variables}})
     assert code == 0, out
-    document = json.loads(seen.read_text())
+    document = recorder.document()
     assert document == {"options": {"values": {"devices": ["eth7"], "dsr_backend": True}, "config": {}}}
     parsed = merge(DesiredState(), document)
     assert effective(parsed.options)["datapath-dsr-backend"] is True

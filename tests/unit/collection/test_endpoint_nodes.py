@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -50,19 +49,11 @@ ASKED = {
 }
 
 
-def test_the_role_asks_for_options_and_endpoints_in_one_document(ansible, tmp_path):
+def test_the_role_asks_for_options_and_endpoints_in_one_document(ansible, recorder):
     """What reaches the node's command; it has the executor's own parser judge it."""
-    command = tmp_path / "datapath"
-    seen = tmp_path / "seen.json"
-    command.write_text(
-        f"#!/bin/sh\ncat >{seen}\n"
-        'echo \'{"changed": true, "check": false, "operations": [], "operation_count": 0, "disruption": {}, "diff": {},'
-        ' "warnings": [], "map_writes": 0}\'\n'
-    )
-    command.chmod(0o755)
-    code, out = ansible(ROLE, {"endpoint_node": {"host1": {**ASKED, "datapath_executable": str(command)}}})
+    code, out = ansible(ROLE, {"endpoint_node": {"host1": {**ASKED, "datapath_executable": str(recorder.command)}}})
     assert code == 0, out
-    document = json.loads(seen.read_text())
+    document = recorder.document()
     assert set(document) == {"options", "endpoints"}
     state = merge(DesiredState(), document)
     assert effective(state.options)["enable-bandwidth-manager"] is True
