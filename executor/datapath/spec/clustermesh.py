@@ -7,17 +7,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Optional, Union
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from datapath.spec import scalars
 from datapath.spec.errors import RefusedError
 from datapath.spec.fields import Fields, Violations
 from datapath.spec.services import parse_presence
-from datapath.state.model import Peer, StoreEndpoint
+from datapath.state.model import IPNetwork, Peer, StoreEndpoint
 from datapath.state.remote import ServiceName
-
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 PEER_FIELDS = ("name", "state", "endpoints", "ca", "certificate", "key")
 CLUSTER_FORM = "1 to 32 of a-z, 0-9 and -, neither first nor last a -"
@@ -68,7 +66,7 @@ def networks(words: tuple[str, ...]) -> None:
         parse_network(word)
 
 
-def parse_network(word: str) -> Network:
+def parse_network(word: str) -> IPNetwork:
     """A network by its base address. Raises RefusedError."""
     try:
         return ipaddress.ip_network(word)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Optional, Union
 
 IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+IPNetwork = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 
 class Protocol(enum.Enum):
