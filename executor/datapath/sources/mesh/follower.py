@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Optional
 
 from datapath.sources.mesh import layout
-from datapath.sources.mesh.layout import ClusterConfig, QuarantineError
+from datapath.sources.mesh.layout import ClusterConfig
 from datapath.sources.mesh.session import Rules, check_authorisation, heartbeat_time, read_config
+from datapath.sources.mesh.values import QuarantineError
 from datapath.state.model import Peer
 from datapath.state.remote import RemoteService, ServiceName
 

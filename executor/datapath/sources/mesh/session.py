@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from datapath.sources.mesh import layout
-from datapath.sources.mesh.layout import ClusterConfig, QuarantineError
-from datapath.spec.clustermesh import Network, parse_network
+from datapath.sources.mesh.layout import ClusterConfig
+from datapath.sources.mesh.values import QuarantineError
+from datapath.spec.clustermesh import parse_network
+from datapath.state.model import IPNetwork
 
 if TYPE_CHECKING:
     from datapath.etcd.client import Client
@@ -22,7 +24,7 @@ class Rules:
     cluster_id: int
     """Its own."""
     max_connected_clusters: int
-    networks: tuple[Network, ...]
+    networks: tuple[IPNetwork, ...]
     cache_ttl: float
     """Seconds that the services of a cluster without connection are used; 0 is for ever."""
 

@@ -12,8 +12,9 @@ from datapath.etcd.client import connect, prefix
 from datapath.etcd.dial import Credentials, reach
 from datapath.etcd.errors import Stage, StoreError
 from datapath.sources.mesh import layout
-from datapath.sources.mesh.layout import ClusterConfig, QuarantineError
+from datapath.sources.mesh.layout import ClusterConfig
 from datapath.sources.mesh.session import Rules, check_authorisation, heartbeat_time, read_config
+from datapath.sources.mesh.values import QuarantineError
 from datapath.state.model import Peer, StoreEndpoint
 
 if TYPE_CHECKING:
