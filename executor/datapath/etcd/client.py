@@ -21,6 +21,7 @@ from datapath.etcd import rpc_pb2 as rpc
 from datapath.etcd.certificates import Certificate
 from datapath.etcd.dial import Credentials, Reached, reach
 from datapath.etcd.errors import Stage, StoreError, explain_call, explain_cancelled
+from datapath.etcd.operations import Change
 from datapath.state.model import StoreEndpoint
 
 Q = TypeVar("Q")
@@ -62,19 +63,6 @@ def prefix(start: str) -> Span:
 
 EVERYTHING = Span(b"\0", b"\0")
 """Every key, by etcd's convention."""
-
-
-class Change(NamedTuple):
-    """One event of a watch."""
-
-    key: bytes
-    value: Optional[bytes]
-    """None where the key was deleted."""
-    revision: int
-    lease: int = 0
-    """That the key ends with; 0 where it has none."""
-    created: int = 0
-    """Revision at which the key came to be."""
 
 
 @dataclass(frozen=True)

@@ -6,59 +6,18 @@ Everything raises `StoreError`, in words.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Union
+from typing import Optional
 
 from grpclib.client import StreamStreamMethod, UnaryUnaryMethod
 
 from datapath.etcd import rpc_pb2 as rpc
 from datapath.etcd.client import CALL_TIMEOUT, FAILURES, Client
 from datapath.etcd.errors import LeaseGoneError, Stage, StoreError, explain_call
+from datapath.etcd.operations import Created, Operation, Put
 
-MOST_OPERATIONS = 128
-"""Of one transaction (etcd's max-txn-ops)."""
-MOST_BYTES = 1 << 20
-"""Of one transaction; etcd takes requests up to 1.5 MiB."""
-
-
-class Put(NamedTuple):
-    """A key gets a value; it ends with the lease."""
-
-    key: bytes
-    value: bytes
-    lease: int = 0
-
-
-class Delete(NamedTuple):
-    """A key ends."""
-
-    key: bytes
-
-
-Operation = Union[Put, Delete]
-
-
-class Created(NamedTuple):
-    """A condition: the key is the one that came to be at this revision; 0 is that there is none."""
-
-    key: bytes
-    revision: int
-
-
-def batches(operations: Iterable[Operation]) -> Iterable[list[Operation]]:
-    """As few transactions as there may be, in order."""
-    batch: list[Operation] = []
-    size = 0
-    for operation in operations:
-        more = len(operation.key) + (len(operation.value) if isinstance(operation, Put) else 0)
-        if batch and (len(batch) == MOST_OPERATIONS or size + more > MOST_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(operation)
-        size += more
-    if batch:
-        yield batch
+_ALARMS = {rpc.NOSPACE: "NOSPACE", rpc.CORRUPT: "CORRUPT"}
 
 
 @dataclass(frozen=True)
@@ -106,14 +65,6 @@ class Writer:
         answer = await self.client.call(self._txn, request, f"writing {_text(operations)}")
         return answer.header.revision if answer.succeeded else None
 
-    async def put(self, key: bytes, value: bytes, lease: int = 0) -> None:
-        """Give a key a value."""
-        await self.commit([Put(key, value, lease)])
-
-    async def delete(self, key: bytes) -> None:
-        """End a key."""
-        await self.commit([Delete(key)])
-
     async def grant(self, seconds: int) -> int:
         """A new lease."""
         return (await self.client.call(self._grant, rpc.LeaseGrantRequest(TTL=seconds), "a lease")).ID
@@ -157,7 +108,7 @@ class Writer:
             size_in_use=status.dbSizeInUse,
             quota=status.dbSizeQuota or None,
             has_leader=status.leader != 0,
-            alarms=tuple(sorted({rpc.AlarmType.Name(each.alarm) for each in alarms.alarms})),
+            alarms=tuple(sorted({_ALARMS.get(each.alarm, f"number {each.alarm}") for each in alarms.alarms})),
         )
 
 
