@@ -26,6 +26,7 @@ from datapath.sources.health import HealthMemory, HealthResult, targets
 from datapath.sources.merge import Known, Merger, merge
 from datapath.sources.mesh.follower import PeerStatus
 from datapath.sources.mesh.memory import Changes, MeshMemory
+from datapath.sources.mesh.publication import Publication
 from datapath.sources.store import Store, UnreadableError
 from datapath.spec import document as documents
 from datapath.spec.errors import SpecError, SpecErrors
@@ -89,6 +90,8 @@ class Agent:
         """What the health checker knows; nothing where none runs."""
         self.mesh_statuses: Callable[[], Mapping[str, tuple[PeerStatus, int]]] = dict
         """What is known of connections to other clusters, and how many services of each are used."""
+        self.publication: Optional[Publication] = None
+        """What publishes in this cluster's own store; None where no daemon runs."""
         self.own_problems: dict[str, str] = {}
         """What the daemon around this agent cannot do, by topic."""
         self.capture_until: Optional[float] = None

@@ -7,16 +7,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Optional, Union
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from datapath.spec import scalars
 from datapath.spec.errors import RefusedError
 from datapath.spec.fields import Fields, Violations
-from datapath.state.model import Peer, StoreEndpoint
+from datapath.state.model import IPNetwork, Peer, StoreEndpoint
 from datapath.state.remote import ServiceName
-
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 FILES = ("ca", "certificate", "key")
 PEER_FIELDS = ("name", "state", "endpoints", *FILES)
@@ -68,7 +66,7 @@ def networks(words: tuple[str, ...]) -> None:
         parse_network(word)
 
 
-def parse_network(word: str) -> Network:
+def parse_network(word: str) -> IPNetwork:
     """A network by its base address. Raises RefusedError."""
     try:
         return ipaddress.ip_network(word)
