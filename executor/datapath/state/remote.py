@@ -1,4 +1,4 @@
-"""What is known of other clusters: services, as they publish them."""
+"""What is known of other clusters: services, nodes, identities and addresses, as they publish them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from datapath.state.model import IPAddress
+from datapath.state.model import IPAddress, IPNetwork
 
 
 class ServiceName(NamedTuple):
@@ -47,3 +47,23 @@ class RemoteService:
 
 RemoteServices = Mapping[str, Mapping[ServiceName, RemoteService]]
 """Cluster -> its services."""
+
+
+class NodeAddress(NamedTuple):
+    """An address of a node."""
+
+    type: str
+    """InternalIP, ExternalIP, CiliumInternalIP..."""
+    address: IPAddress
+
+
+@dataclass(frozen=True)
+class RemoteNode:
+    """A node of another cluster."""
+
+    cluster: str
+    cluster_id: int
+    name: str
+    addresses: tuple[NodeAddress, ...]
+    pod_cidrs: tuple[IPNetwork, ...]
+    """Where its endpoints' addresses are from; IPv4 first, of each family the first one first."""

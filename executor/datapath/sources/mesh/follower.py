@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Optional
 
 from datapath.sources.mesh import layout
-from datapath.sources.mesh.layout import ClusterConfig, QuarantineError
+from datapath.sources.mesh.layout import ClusterConfig
 from datapath.sources.mesh.session import Rules, check_authorisation, heartbeat_time, read_config
+from datapath.sources.mesh.values import QuarantineError
 from datapath.state.model import Peer
 from datapath.state.remote import RemoteService, ServiceName
 
 if TYPE_CHECKING:
-    from datapath.etcd.client import Change, Client, Span
+    from datapath.etcd.client import Client, Span
+    from datapath.etcd.operations import Change
 
 log = logging.getLogger(__name__)
 

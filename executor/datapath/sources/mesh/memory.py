@@ -12,7 +12,8 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Optional
 
-from datapath.sources.mesh.layout import QuarantineError, dump_service, parse_service
+from datapath.sources.mesh.layout import dump_service, parse_service
+from datapath.sources.mesh.values import QuarantineError
 from datapath.state.remote import RemoteService, ServiceName
 
 log = logging.getLogger(__name__)

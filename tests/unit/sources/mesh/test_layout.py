@@ -3,12 +3,14 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datapath.sources.mesh import layout
-from datapath.sources.mesh.layout import QuarantineError, parse_config, parse_service, parse_service_key
+from datapath.sources.mesh.layout import parse_config, parse_service, parse_service_key
+from datapath.sources.mesh.values import LARGEST_VALUE, QuarantineError
 from datapath.state.remote import Port, RemoteService, ServiceName
+from unit.sources.mesh.generated import RELAXED, unicast, values
 
 WEB = ServiceName("default", "web")
 # As Cilium writes it (reference, 4.2).
@@ -99,7 +101,7 @@ def test_fields_of_later_versions_are_no_reason():
         (changed(backends=backends(protocol=["TCP"])), "no protocol"),
         (changed(backends=backends(name="http\n")), "not the name of a port"),
         (changed(frontends=backends("ten")), "frontends: 'ten' is not an address"),
-        (changed(labels={"x": "y" * layout.LARGEST_VALUE}), "bytes are more than 1048576"),
+        (changed(labels={"x": "y" * LARGEST_VALUE}), "bytes are more than 1048576"),
     ],
 )
 def test_quarantine(raw, reason):
@@ -164,12 +166,6 @@ def test_what_a_cluster_cannot_be(raw, reason):
 
 # --- properties ---
 
-# A machine that is busy is no failure.
-RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-unicast = st.one_of(
-    st.integers(0x0A000000, 0x0AFFFFFF).map(ipaddress.IPv4Address),
-    st.integers(0, 2**64).map(lambda number: ipaddress.IPv6Address((0xFD << 120) + number)),
-)
 ports = st.dictionaries(
     st.sampled_from(["", "http", "metrics", "a.b-c_D"]),
     st.builds(Port, st.sampled_from(layout.PROTOCOLS), st.integers(1, 65535)),
@@ -177,11 +173,6 @@ ports = st.dictionaries(
 )
 places = st.dictionaries(unicast, ports, max_size=3)
 services = st.builds(RemoteService, st.just("c1"), st.just(1), st.just(WEB), places, places, st.booleans())
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
-    max_leaves=10,
-)
 
 
 @RELAXED
