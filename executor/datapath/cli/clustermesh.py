@@ -43,7 +43,7 @@ def status(document: Document) -> str:
             _state(each),
             duration(max(time.time() - each["since"], 0)),
             each["endpoint"] or "-",
-            count(each["services"]),
+            *(count(each[kind]) for kind in each["synced"]),
             _ago(each["heartbeat"]),
             count(each["failures"]),
             _days(each["certificate_expires"]),
@@ -52,8 +52,10 @@ def status(document: Document) -> str:
     ]
     if not rows:
         return f"{head}\n\nno other cluster is configured"
-    header = ("CLUSTER", "ID", "STATE", "FOR", "ENDPOINT", "SERVICES", "HEARTBEAT", "FAILURES", "CERTIFICATE")
-    parts = [head, table(header, rows, right=(1, 5, 7))]
+    kinds = [kind.upper() for kind in document["clusters"][0]["synced"]]
+    header = ("CLUSTER", "ID", "STATE", "FOR", "ENDPOINT", *kinds, "HEARTBEAT", "FAILURES", "CERTIFICATE")
+    numbers = range(5, 5 + len(kinds))
+    parts = [head, table(header, rows, right=(1, *numbers, numbers.stop + 1))]
     parts += ["\n".join(_troubles(each)) for each in document["clusters"] if list(_troubles(each))]
     parts += [paint(f"warning: {each}", YELLOW) for each in document["warnings"]]
     return "\n\n".join(parts)
