@@ -283,6 +283,14 @@ options:
       - C(0s) unless given.
       - Cilium's key is C(clustermesh-cache-ttl), the inventory's variable C(datapath_clustermesh_cache_ttl).
     type: raw
+  kvstore_lease_ttl:
+    description:
+      - How long what this cluster published stays in its store when nobody is left who renews it.
+      - The time to live of the leases of this cluster's keys. They are renewed at a third of it.
+      - 'Allowed: 15s to 24h.'
+      - C(15m) unless given.
+      - Cilium's key is C(kvstore-lease-ttl), the inventory's variable C(datapath_kvstore_lease_ttl).
+    type: raw
   cluster_networks:
     description:
       - Networks whose addresses only this cluster has.

@@ -66,16 +66,28 @@ options:
     type: dict
   global:
     description:
-      - Whether backends that other clusters of the mesh share for the service of this name serve it as well.
+      - Whether backends that other clusters of the mesh share for the service of this name serve it as well, and
+        others may use its own.
       - The name in the mesh is that of the service, V(NAMESPACE/NAME), or V(NAME) in namespace C(default).
     type: bool
   affinity:
     description: Which backends of a global service are used, V(local) or V(remote) ones while there are healthy ones.
       V(none), all of them, unless given.
     type: str
+  shared:
+    description: Whether other clusters may use the backends of a global service. V(true) unless given.
+    type: bool
+  mesh_name:
+    description:
+      - What a global service is called in the mesh, V(NAMESPACE/NAME), where that is not its name.
+      - Several services with the same one are the ports, or the address families, of one.
+    type: str
+  port_name:
+    description: What the port of a global service is called in the mesh. Needed where O(mesh_name) has several.
+    type: str
   services:
     description: Several services, each a dictionary of O(name), O(state), O(frontends), O(backends), O(algorithm),
-      O(mode), O(health_check), O(global) and O(affinity).
+      O(mode), O(health_check), O(global), O(affinity), O(shared), O(mesh_name) and O(port_name).
     type: list
     elements: dict
   purge:
@@ -108,6 +120,24 @@ EXAMPLES = r"""
     backends: ["10.0.1.21:8080"]
     global: true
     affinity: local
+
+- name: Two services that are the ports of one in the mesh, whose backends other clusters do not get
+  ebpf.datapath.service:
+    services:
+      - name: shop-http
+        frontends: ["192.0.2.12:80/TCP"]
+        backends: ["10.0.1.31:8080"]
+        global: true
+        shared: false
+        mesh_name: shop/web
+        port_name: http
+      - name: shop-https
+        frontends: ["192.0.2.12:443/TCP"]
+        backends: ["10.0.1.31:8443"]
+        global: true
+        shared: false
+        mesh_name: shop/web
+        port_name: https
 
 - name: Exactly these services
   ebpf.datapath.service:
@@ -231,7 +261,20 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.ebpf.datapath.plugins.module_utils import executor
 
-_SERVICE = ("name", "state", "frontends", "backends", "algorithm", "mode", "health_check", "global", "affinity")
+_SERVICE = (
+    "name",
+    "state",
+    "frontends",
+    "backends",
+    "algorithm",
+    "mode",
+    "health_check",
+    "global",
+    "affinity",
+    "shared",
+    "mesh_name",
+    "port_name",
+)
 
 
 def document(params):
@@ -253,6 +296,9 @@ def main():
             mode={"type": "str"},
             health_check={"type": "dict"},
             affinity={"type": "str"},
+            shared={"type": "bool"},
+            mesh_name={"type": "str"},
+            port_name={"type": "str"},
             services={"type": "list", "elements": "dict"},
             purge={"type": "bool"},
             # a keyword of Python, so no keyword argument

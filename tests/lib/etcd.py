@@ -70,7 +70,8 @@ def _write(path, certificate):
 class Etcd:
     """A store of one member, in this network namespace or in `namespace`.
 
-    Its users are those of a cluster of the mesh: root, and `remote`, which may read what other clusters may.
+    Its users are those of a cluster of the mesh: root, `remote`, which may read what other clusters may, and the
+    cluster's own nodes (`agent`).
     """
 
     def __init__(self, directory, authority, cluster, *, address="127.0.0.1", port=None, namespace=None, auth=True):
@@ -82,6 +83,7 @@ class Etcd:
         self._server = authority.issue(f"etcd-{cluster}", [address, "localhost"])
         self._root = authority.issue("root")
         self.remote = authority.issue("remote")
+        self.agent = authority.issue(f"agent-{cluster}")
         self.start()
         if auth:
             self._authenticate()
@@ -153,6 +155,11 @@ class Etcd:
         self.ctl("role", "grant-permission", "remote", "read", f"cilium/cluster-config/{self.cluster}")
         self.ctl("user", "add", "remote", "--no-password")
         self.ctl("user", "grant-role", "remote", "remote")
+        agent = f"agent-{self.cluster}"
+        self.ctl("user", "add", agent, "--no-password")
+        self.ctl("role", "add", agent)
+        self.ctl("role", "grant-permission", agent, "readwrite", "cilium/", "--prefix")
+        self.ctl("user", "grant-role", agent, agent)
         self.ctl("auth", "enable")
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, Optional
+from typing import Any
 
+from datapath.agent.certificates import expiry_hint
 from datapath.agent.core import Agent
+from datapath.agent.own_store import own_store
 from datapath.sources.mesh import layout
 from datapath.sources.mesh.follower import FollowerStatus, PeerStatus
 from datapath.sources.mesh.kinds import KINDS, SERVICES
@@ -18,7 +20,6 @@ from datapath.state.model import DesiredState, Peer
 
 SHOWN = 100
 """Quarantined keys that are listed for a cluster; `quarantined_count` tells all."""
-_EXPIRES_SOON = 60 * 86400.0
 
 
 def clusters(agent: Agent) -> dict[str, Any]:
@@ -26,13 +27,14 @@ def clusters(agent: Agent) -> dict[str, Any]:
     with agent.lock:
         options = effective((agent.desired or DesiredState()).options)
         remarks = agent.merged().remarks
-    rows = others(agent)
+    rows, store = others(agent), own_store(agent)
     return {
         "name": options["cluster-name"],
         "id": options["cluster-id"],
         "options": {key: options[key] for key in ("cluster-id", "max-connected-clusters", "clustermesh-cache-ttl")}
         | {"datapath-cluster-networks": list(options["datapath-cluster-networks"])},
-        "ready": all(row["ready"] for row in rows),
+        "ready": all(row["ready"] for row in [*rows, *([store] if store else [])]),
+        "store": store,
         "clusters": rows,
         "warnings": list(remarks),
     }
@@ -96,13 +98,6 @@ def _hints(peer: Peer, status: PeerStatus, kinds: Mapping[str, KindStatus]) -> I
         (f"this node's certificate ({peer.certificate})", status.own_certificate_expires),
         ("its store's certificate", status.server_certificate_expires),
     ):
-        days = _days(expires, now)
-        if days is not None:
-            yield f"{whose} expires in {days:.0f} days"
-
-
-def _days(expires: Optional[float], now: float) -> Optional[float]:
-    """Days until then, where they are few."""
-    if expires is None or expires - now > _EXPIRES_SOON:
-        return None
-    return max(expires - now, 0) / 86400
+        hint = expiry_hint(whose, expires)
+        if hint:
+            yield hint

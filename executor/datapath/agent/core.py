@@ -26,10 +26,11 @@ from datapath.sources.health import HealthMemory, HealthResult, targets
 from datapath.sources.merge import Known, Merger, merge
 from datapath.sources.mesh.follower import FollowerStatus
 from datapath.sources.mesh.memory import Changes, MeshMemory
+from datapath.sources.mesh.publication import Publication
 from datapath.sources.store import Store, UnreadableError
 from datapath.spec import document as documents
-from datapath.spec.clustermesh import service_name
 from datapath.spec.errors import SpecError, SpecErrors
+from datapath.spec.global_services import by_mesh_name
 from datapath.spec.options import effective
 from datapath.state.kernel_state import KernelState
 from datapath.state.merged import HealthKey, MergedState
@@ -89,6 +90,8 @@ class Agent:
         """What the health checker knows; nothing where none runs."""
         self.mesh_statuses: Callable[[], Mapping[str, FollowerStatus]] = dict
         """What is known of connections to other clusters, and of what they publish."""
+        self.publication: Optional[Publication] = None
+        """What publishes in this cluster's own store; None where no daemon runs."""
         self.own_problems: dict[str, str] = {}
         """What the daemon around this agent cannot do, by topic."""
         self.capture_until: Optional[float] = None
@@ -97,7 +100,7 @@ class Agent:
         """What the kernel was last brought to; saves making tables again, never stands for the kernel's contents."""
         self._ways = Ways()
         """As of the last plan that was carried out or the last look."""
-        self._global: Mapping[ServiceName, Service] = {}
+        self._global: Mapping[ServiceName, Sequence[Service]] = {}
         """Services that other clusters may have backends for."""
         self._claimed: Mapping[str, int] = {}
         """Devices of endpoints that programs are for, as of the last apply, and their indexes."""
@@ -209,7 +212,8 @@ class Agent:
                     else:
                         table.pop(name, None)
             names = {name for services in changes.values() for name in services}
-            self._bring_up([self._global[name] for name in sorted(names & self._global.keys())], "clustermesh")
+            concerned = [each for name in sorted(names & self._global.keys()) for each in self._global[name]]
+            self._bring_up(concerned, "clustermesh")
 
     @property
     def known(self) -> Known:
@@ -416,8 +420,7 @@ class Agent:
     def _index(self, desired: DesiredState) -> None:
         """Know what news are for which services."""
         self._checked = {target.key for target in targets(desired.services)}
-        named = [(service_name(service.name), service) for service in desired.services if service.is_global]
-        self._global = {name: service for name, service in named if name is not None}
+        self._global = by_mesh_name(desired.services)
 
     def _go_back(self) -> None:
         """After a failed apply: make the kernel hold the previous desired state again."""

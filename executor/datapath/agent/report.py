@@ -56,6 +56,7 @@ def desired_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
         ("program", _items(before, "programs"), _items(after, "programs")),
         ("endpoint", _items(before, "endpoints"), _items(after, "endpoints")),
         ("peer", _items(before, "clustermesh"), _items(after, "clustermesh")),
+        ("store", _store(before), _store(after)),
     ):
         rows += [
             _row(target, key, old.get(key), new.get(key))
@@ -72,6 +73,12 @@ def _options(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _items(document: Mapping[str, Any], section: str) -> dict[str, Any]:
     return {item["name"]: item for item in (document.get(section) or {}).get("items", ())}
+
+
+def _store(document: Mapping[str, Any]) -> dict[str, Any]:
+    """There is one at most: this cluster's own."""
+    store = (document.get("clustermesh") or {}).get("store")
+    return {} if store is None else {"clustermesh": store}
 
 
 def _row(target: str, key: str, before: Any, after: Any) -> Row:

@@ -137,6 +137,7 @@ SERVICES: dict[str, Any] = {
         "global": {
             "description": [
                 "Whether backends that other clusters share for the service of this name serve it as well.",
+                "Other clusters may use its own, unless C(shared) is false.",
                 "Its name in the mesh is C(NAMESPACE/NAME), or C(NAME) in namespace C(default).",
             ],
             "type": "bool",
@@ -148,6 +149,21 @@ SERVICES: dict[str, Any] = {
             ],
             "type": "str",
             "choices": ["none", "local", "remote"],
+        },
+        "shared": {
+            "description": "Whether other clusters may use the backends of a global service. True unless given.",
+            "type": "bool",
+        },
+        "mesh_name": {
+            "description": [
+                "What a global service is called in the mesh, where that is not its name.",
+                "Several services with the same one are the ports, or the address families, of one.",
+            ],
+            "type": "str",
+        },
+        "port_name": {
+            "description": "What a global service's port is called in the mesh. Needed where C(mesh_name) has several.",
+            "type": "str",
         },
     },
 }

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from datapath.spec import scalars
 from datapath.spec.errors import RefusedError
 from datapath.spec.fields import Fields, Violations
-from datapath.spec.services import parse_presence
 from datapath.state.model import IPNetwork, Peer, StoreEndpoint
 from datapath.state.remote import ServiceName
 
-PEER_FIELDS = ("name", "state", "endpoints", "ca", "certificate", "key")
+FILES = ("ca", "certificate", "key")
+PEER_FIELDS = ("name", "state", "endpoints", *FILES)
 CLUSTER_FORM = "1 to 32 of a-z, 0-9 and -, neither first nor last a -"
 ENDPOINT_FORM = "https://HOST:PORT, as https://192.0.2.31:2379 or https://[2001:db8::31]:2379"
 FILE_FORM = "an absolute path on the node"
@@ -86,15 +86,22 @@ def parse_peer(violations: Violations, path: str, raw: Any) -> Optional[ParsedPe
     """Read one item; None where it has no usable name."""
     fields = Fields(violations, path, raw, PEER_FIELDS)
     name = fields.require("name", _name, CLUSTER_FORM) if isinstance(raw, dict) else None
-    present = fields.take_or("state", parse_presence, True)
-    endpoints = _endpoints(fields, needed=present)
-    files = {each: _file(fields, each, needed=present) for each in ("ca", "certificate", "key")}
+    present = fields.take_or("state", scalars.parse_presence, True)
+    endpoints, files = parse_place(fields, "a peer", needed=present)
     if name is None:
         return None
     peer = None
     if fields.sound and endpoints and all(files.values()):
         peer = Peer(name, endpoints, **{each: str(value) for each, value in files.items()})
     return ParsedPeer(path, name, present, peer)
+
+
+def parse_place(
+    fields: Fields, what: str, needed: bool
+) -> tuple[tuple[StoreEndpoint, ...], Mapping[str, Optional[str]]]:
+    """Where a store is, and the files that open it: whom to trust, and who this node is."""
+    files = {each: _file(fields, each, needed) for each in FILES}
+    return _endpoints(fields, what, needed), files
 
 
 def _name(raw: Any) -> str:
@@ -116,7 +123,7 @@ def _path(raw: Any) -> str:
     return text
 
 
-def _endpoints(fields: Fields, needed: bool) -> tuple[StoreEndpoint, ...]:
+def _endpoints(fields: Fields, what: str, needed: bool) -> tuple[StoreEndpoint, ...]:
     violations = fields.violations
     found: dict[StoreEndpoint, str] = {}
     before = len(violations.errors)
@@ -128,7 +135,7 @@ def _endpoints(fields: Fields, needed: bool) -> tuple[StoreEndpoint, ...]:
         if twin != path:
             violations.add(path, raw, f"{endpoint} is the same endpoint as {twin}")
     if needed and not found and len(violations.errors) == before:
-        violations.add(fields.at("endpoints"), fields.raw("endpoints"), "a peer needs an endpoint", ENDPOINT_FORM)
+        violations.add(fields.at("endpoints"), fields.raw("endpoints"), f"{what} needs an endpoint", ENDPOINT_FORM)
     return tuple(found)
 
 

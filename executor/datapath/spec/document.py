@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Optional, TypeVar, Union
 
 from datapath.spec import clustermesh as mesh_spec
 from datapath.spec import endpoints as endpoint_spec
+from datapath.spec import global_services, service_modes
 from datapath.spec import programs as program_spec
-from datapath.spec import service_modes
 from datapath.spec import services as service_spec
+from datapath.spec import store as store_spec
 from datapath.spec.errors import SpecError, SpecErrors
 from datapath.spec.fields import Fields, Violations
-from datapath.spec.modes import mode_of
 from datapath.spec.option import Option
 from datapath.spec.options import BY_KEY, BY_PARAM, REGISTRY, RULES, effective, unknown_option
 from datapath.spec.scalars import parse_bool
-from datapath.state.model import DesiredState, Endpoint, Frontend, Mode, Options, Peer, Program, Service
-from datapath.state.remote import ServiceName
+from datapath.state.model import DesiredState, Endpoint, Frontend, Options, OwnStore, Peer, Program, Service
 
 ITEM_SECTIONS = ("services", "programs", "endpoints", "clustermesh")
 SECTIONS = ("options", *ITEM_SECTIONS)
@@ -34,8 +33,8 @@ def merge(current: DesiredState, document: object) -> DesiredState:
     """`current` with `document` applied to it.
 
     `options` states the whole option set, or with `merge` those that it names. The other sections merge by name, and
-    replace all with `purge`. One that is not given stays as it is. Raises `SpecErrors` with every violation; nothing
-    else.
+    replace all with `purge`, the store of `clustermesh` included. One that is not given stays as it is. Raises
+    `SpecErrors` with every violation; nothing else.
     """
     whole = Violations("document")
     sections = Fields(whole, "document", document, SECTIONS)
@@ -43,11 +42,11 @@ def merge(current: DesiredState, document: object) -> DesiredState:
     services, service_errors = _merge_services(current.services, sections.raw("services"), options)
     programs, program_errors = _merge_programs(current.programs, sections.raw("programs"))
     endpoints, endpoint_errors = _merge_endpoints(current.endpoints, sections.raw("endpoints"), options)
-    peers, peer_errors = _merge_peers(current.peers, sections.raw("clustermesh"), options)
-    errors = [*whole.errors, *option_errors, *service_errors, *program_errors, *endpoint_errors, *peer_errors]
+    peers, store, mesh_errors = _merge_mesh(current, sections.raw("clustermesh"), options)
+    errors = [*whole.errors, *option_errors, *service_errors, *program_errors, *endpoint_errors, *mesh_errors]
     if errors:
         raise SpecErrors(errors)
-    return DesiredState(options=options, services=services, programs=programs, endpoints=endpoints, peers=peers)
+    return DesiredState(options, services, programs, endpoints, peers, store)
 
 
 def located(errors: Iterable[SpecError], document: object) -> list[SpecError]:
@@ -91,7 +90,11 @@ def dump(state: DesiredState) -> dict[str, Any]:
         "services": {"items": [service_spec.dump_service(each) for each in state.services], "purge": True},
         "programs": {"items": [program_spec.dump_program(each) for each in state.programs], "purge": True},
         "endpoints": {"items": [endpoint_spec.dump_endpoint(each) for each in state.endpoints], "purge": True},
-        "clustermesh": {"items": [mesh_spec.dump_peer(each) for each in state.peers], "purge": True},
+        "clustermesh": {
+            "store": None if state.store is None else store_spec.dump_store(state.store),
+            "items": [mesh_spec.dump_peer(each) for each in state.peers],
+            "purge": True,
+        },
     }
 
 
@@ -149,7 +152,9 @@ def _merge_services(
     _check_frontends(violations, list(kept.values()), list(parsed.values()))
     _check_enabled(violations, kept, parsed, options)
     _check_modes(violations, kept, parsed, options)
-    _check_global(violations, kept, parsed, options)
+    items = [(f"services.{each.name}", each) for each in kept.values()]
+    items += [(each.path, each.service) for each in parsed.values() if each.present and each.service is not None]
+    global_services.check(violations, items, effective(options))
     fresh = {each.name: each.service for each in parsed.values() if each.present and each.service is not None}
     return _sorted({**kept, **fresh}), violations.errors
 
@@ -198,42 +203,18 @@ def _check_modes(
             checker.check(item.path, item.mode, item.frontends, item.backends)
 
 
-def _check_global(
-    violations: Violations,
-    kept: Mapping[str, Service],
-    parsed: Mapping[str, service_spec.ParsedService],
-    options: Options,
-) -> None:
-    """Global services have a name that all clusters can have, each its own, and need no direct server return."""
-    values = effective(options)
-    names: dict[ServiceName, str] = {}
-    items = [(f"services.{each.name}", each) for each in kept.values()]
-    items += [(each.path, each.service) for each in parsed.values() if each.present and each.service is not None]
-    for path, service in items:
-        if not service.is_global:
-            continue
-        name = mesh_spec.service_name(service.name)
-        if name is None:
-            message = "cannot be the name of a global service"
-            violations.add(f"{path}.name", service.name, message, "NAME (in namespace default) or NAMESPACE/NAME")
-            continue
-        owner = names.setdefault(name, service.name)
-        if owner != service.name:
-            violations.add(f"{path}.global", True, f"services {owner} and {service.name} are both {name} in the mesh")
-        if any(mode_of(service.mode, each.protocol, values) is Mode.DSR for each in service.frontends):
-            message = "not implemented in this version: direct server return by backends of other clusters"
-            violations.add(f"{path}.global", True, message, "mode snat")
-
-
-def _merge_peers(current: tuple[Peer, ...], raw: Any, options: Options) -> tuple[tuple[Peer, ...], list[SpecError]]:
-    violations, kept, parsed = _section("clustermesh", current, raw, mesh_spec.parse_peer)
+def _merge_mesh(
+    current: DesiredState, raw: Any, options: Options
+) -> tuple[tuple[Peer, ...], Optional[OwnStore], list[SpecError]]:
+    violations, kept, parsed = _section("clustermesh", current.peers, raw, mesh_spec.parse_peer, "store")
+    store = store_spec.merge(violations, "clustermesh", current.store, raw, effective(options))
     fresh = {each.name: each.peer for each in parsed.values() if each.present and each.peer is not None}
     merged = {**kept, **fresh}
     for peer, message, allowed in mesh_spec.problems(merged.values(), effective(options)):
         item = parsed.get(peer.name)
         path = item.path if item is not None else f"clustermesh.{peer.name}"
         violations.add(f"{path}.name", peer.name, message, allowed)
-    return _sorted(merged), violations.errors
+    return _sorted(merged), store, violations.errors
 
 
 def _merge_programs(current: tuple[Program, ...], raw: Any) -> tuple[tuple[Program, ...], list[SpecError]]:
@@ -265,11 +246,14 @@ def _merge_endpoints(
 
 
 def _section(
-    name: str, current: Iterable[S], raw: Any, parse: Callable[[Violations, str, Any], Optional[T]]
+    name: str, current: Iterable[S], raw: Any, parse: Callable[[Violations, str, Any], Optional[T]], *more: str
 ) -> tuple[Violations, dict[str, S], dict[str, T]]:
-    """A section of items: what is found wrong, what of `current` stays, and what the document says, by name."""
+    """A section of items: what is found wrong, what of `current` stays, and what the document says, by name.
+
+    `more` are keys beside the items.
+    """
     violations = Violations(name)
-    parsed, purge = ({}, False) if raw is None else _read_items(violations, raw, parse)
+    parsed, purge = ({}, False) if raw is None else _read_items(violations, raw, parse, more)
     kept = {} if purge else {each.name: each for each in current if each.name not in parsed}
     return violations, kept, parsed
 
@@ -279,11 +263,11 @@ def _sorted(items: Mapping[str, S]) -> tuple[S, ...]:
 
 
 def _read_items(
-    violations: Violations, raw: Any, parse: Callable[[Violations, str, Any], Optional[T]]
+    violations: Violations, raw: Any, parse: Callable[[Violations, str, Any], Optional[T]], more: Sequence[str]
 ) -> tuple[dict[str, T], bool]:
     """The items of a section by name, and whether it replaces all."""
     name = violations.document
-    section = Fields(violations, name, raw, ("items", "purge"))
+    section = Fields(violations, name, raw, ("items", "purge", *more))
     purge = section.take_or("purge", parse_bool, False)
     parsed: dict[str, T] = {}
     for path, item in violations.items(f"{name}.items", section.raw("items")):

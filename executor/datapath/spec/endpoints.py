@@ -12,7 +12,6 @@ from datapath.spec import manifests, scalars
 from datapath.spec.errors import RefusedError
 from datapath.spec.fields import Fields, Violations
 from datapath.spec.manifests import Manifest, Said
-from datapath.spec.services import parse_presence
 from datapath.state.model import Endpoint, IPAddress
 
 RATE_FIELDS = ("egress_bandwidth", "ingress_bandwidth", "priority")
@@ -53,7 +52,7 @@ def parse_endpoint(violations: Violations, path: str, raw: Any) -> Optional[Pars
     fields = Fields(violations, path, raw, ENDPOINT_FIELDS)
     manifest = manifests.read(violations, fields.at("manifest"), fields.raw("manifest"))
     name = _endpoint_name(fields, manifest) if isinstance(raw, dict) else None
-    present = fields.take_or("state", parse_presence, True)
+    present = fields.take_or("state", scalars.parse_presence, True)
     place = _place(fields, needed=present and isinstance(raw, dict))
     labels = _labels(fields, manifest)
     addresses = _addresses(fields)

@@ -11,7 +11,6 @@ from typing import Any, Optional
 from datapath.spec import scalars
 from datapath.spec.errors import RefusedError
 from datapath.spec.fields import Fields, Violations
-from datapath.spec.services import parse_presence
 from datapath.state.model import Hook, Program
 
 PROGRAM_FIELDS = ("name", "state", "object", "source", "program", "attach", "pin")
@@ -130,7 +129,7 @@ def parse_program(violations: Violations, path: str, raw: Any) -> Optional[Parse
     """Read one item; None where it has no usable name."""
     fields = Fields(violations, path, raw, PROGRAM_FIELDS)
     name = fields.require("name", _name, "a name") if isinstance(raw, dict) else None
-    present = fields.take_or("state", parse_presence, True)
+    present = fields.take_or("state", scalars.parse_presence, True)
     needed = present and isinstance(raw, dict)
     object_path, source = _take_origin(fields, needed)
     function = fields.take("program", _function)

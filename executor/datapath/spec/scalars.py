@@ -88,6 +88,11 @@ def parse_choice(raw: object, choices: tuple[str, ...]) -> str:
     raise RefusedError(f"unknown value {raw!r:.80}", allowed, nearest_name(raw, choices))
 
 
+def parse_presence(raw: object) -> bool:
+    """`present` or `absent`."""
+    return parse_choice(raw, ("present", "absent")) == "present"
+
+
 def parse_list(raw: object) -> tuple[str, ...]:
     """A list of words: a JSON list, or text with commas or blanks between (both spellings are Cilium's)."""
     return tuple(dict.fromkeys(_words(raw)))

@@ -9,8 +9,8 @@ from typing import Any, Optional
 from datapath.spec import scalars
 from datapath.spec.errors import RefusedError
 from datapath.spec.fields import Fields, Violations
+from datapath.spec.global_services import GLOBAL_FIELDS, dump_fields, parse_fields
 from datapath.state.model import (
-    Affinity,
     Algorithm,
     AllFailed,
     Backend,
@@ -33,9 +33,8 @@ SERVICE_FIELDS = (
     "mode",
     "health_check",
     "global",
-    "affinity",
+    *GLOBAL_FIELDS,
 )
-LATER_FIELDS = ("shared",)
 FRONTEND_FIELDS = ("address", "port", "protocol")
 BACKEND_FIELDS = ("address", "port", "weight", "state")
 HTTP_FIELDS = ("path", "host", "status")
@@ -71,23 +70,17 @@ def parse_name(raw: Any) -> str:
     return name
 
 
-def parse_presence(raw: Any) -> bool:
-    """`present` or `absent`."""
-    return scalars.parse_choice(raw, ("present", "absent")) == "present"
-
-
 def parse_service(violations: Violations, path: str, raw: Any) -> Optional[ParsedService]:
     """Read one item; None where it has no usable name."""
-    fields = Fields(violations, path, raw, (*SERVICE_FIELDS, *LATER_FIELDS))
-    fields.refuse_others(LATER_FIELDS, "not implemented in this version: publishing services to other clusters")
+    fields = Fields(violations, path, raw, SERVICE_FIELDS)
     name = fields.require("name", parse_name, "a name") if isinstance(raw, dict) else None
-    present = fields.take_or("state", parse_presence, True)
+    present = fields.take_or("state", scalars.parse_presence, True)
     frontends = _frontends(fields, required=present)
     backends = _backends(fields)
     algorithm = fields.take("algorithm", lambda value: Algorithm[_word(value, ("random", "maglev"))])
     mode = fields.take("mode", lambda value: Mode(scalars.parse_choice(value, tuple(each.value for each in Mode))))
     check = _health_check(violations, fields.at("health_check"), fields.raw("health_check"))
-    is_global, affinity = _mesh(fields)
+    mesh = parse_fields(fields)
     _check_families(violations, frontends)
     if name is None:
         return None
@@ -100,20 +93,13 @@ def parse_service(violations: Violations, path: str, raw: Any) -> Optional[Parse
             algorithm=algorithm,
             mode=mode,
             health_check=check,
-            is_global=is_global,
-            affinity=affinity,
+            is_global=mesh.is_global,
+            affinity=mesh.affinity,
+            shared=mesh.shared,
+            mesh_name=mesh.mesh_name,
+            port_name=mesh.port_name,
         )
     return ParsedService(path, name, present, tuple(frontends), tuple(backends), mode, service)
-
-
-def _mesh(fields: Fields) -> tuple[bool, Affinity]:
-    """Whether the service is global, and its affinity."""
-    is_global = fields.take_or("global", scalars.parse_bool, False)
-    if not is_global:
-        fields.refuse_others(("affinity",), "has no effect on a service that is not global")
-    choices = tuple(each.value for each in Affinity)
-    affinity = fields.take_or("affinity", lambda raw: Affinity(scalars.parse_choice(raw, choices)), Affinity.NONE)
-    return is_global, affinity
 
 
 def _word(raw: Any, choices: tuple[str, ...]) -> str:
@@ -303,8 +289,7 @@ def dump_service(service: Service) -> dict[str, Any]:
         item["mode"] = service.mode.value
     if service.health_check is not None:
         item["health_check"] = _dump_health_check(service.health_check)
-    if service.is_global:
-        item.update({"global": True, "affinity": service.affinity.value})
+    item.update(dump_fields(service))
     return item
 
 

@@ -143,8 +143,14 @@ class Service:
     mode: Optional[Mode] = None
     """None follows option `bpf-lb-mode`."""
     is_global: bool = False
-    """Whether backends of other clusters' services of this name, which those share, serve it as well."""
+    """Whether backends of other clusters' services of its name in the mesh, which those share, serve it as well."""
     affinity: Affinity = Affinity.NONE
+    shared: bool = True
+    """Whether other clusters may use its backends, where it is global."""
+    mesh_name: str = ""
+    """NAMESPACE/NAME in the mesh; "" is the service's own name."""
+    port_name: str = ""
+    """Name of its port in the mesh."""
 
 
 class Hook(enum.Enum):
@@ -226,6 +232,30 @@ class Peer:
     key: str
 
 
+@dataclass(frozen=True)
+class MeshNode:
+    """What this node tells other clusters of itself."""
+
+    name: str
+    """"" is the host's name."""
+    addresses: tuple[IPAddress, ...]
+    pod_cidrs: tuple[IPNetwork, ...] = ()
+    """Networks of the node's endpoints."""
+
+
+@dataclass(frozen=True)
+class OwnStore:
+    """This cluster's own store, where this node publishes, and the files that open it."""
+
+    endpoints: tuple[StoreEndpoint, ...]
+    ca: str
+    certificate: str
+    key: str
+    node: MeshNode
+    publisher: bool = False
+    """Whether this node may be the one that publishes what is the cluster's: services, its id, the heartbeat."""
+
+
 Options = Mapping[str, Any]
 """Option key (the Cilium agent key) -> typed value; holds only what the user set."""
 
@@ -243,3 +273,5 @@ class DesiredState:
     """Sorted by name."""
     peers: tuple[Peer, ...] = ()
     """Sorted by name."""
+    store: Optional[OwnStore] = None
+    """None where this node publishes nothing."""

@@ -5,7 +5,7 @@ import pytest
 from datapath.spec.clustermesh import dump_peer, service_name
 from datapath.spec.document import dump, load, located, merge
 from datapath.spec.errors import SpecErrors
-from datapath.state.model import Affinity, DesiredState, Peer, StoreEndpoint
+from datapath.state.model import DesiredState, Peer, StoreEndpoint
 from datapath.state.remote import ServiceName
 
 NOTHING = DesiredState()
@@ -149,10 +149,6 @@ def test_places_of_later_errors():
 # --- services ---
 
 
-def web(**fields):
-    return {"name": "web", "frontends": ["192.0.2.1:80"], **fields}
-
-
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
@@ -165,40 +161,3 @@ def web(**fields):
 )
 def test_what_services_are_called_in_the_mesh(name, wanted):
     assert service_name(name) == wanted
-
-
-def test_global_services():
-    state = merge(NOTHING, document(services=[web(**{"global": "true"}, affinity="Local")]))
-    assert (state.services[0].is_global, state.services[0].affinity) == (True, Affinity.LOCAL)
-    assert load(dump(state)) == state
-    plain = merge(NOTHING, document(services=[web()]))
-    assert (plain.services[0].is_global, plain.services[0].affinity) == (False, Affinity.NONE)
-
-
-@pytest.mark.parametrize(
-    ("fields", "path", "message"),
-    [
-        ({"global": True, "affinity": "nearby"}, "affinity", "unknown value 'nearby'"),
-        ({"affinity": "local"}, "affinity", "has no effect on a service that is not global"),
-        ({"global": "perhaps"}, "global", "not a boolean"),
-        ({"global": True, "shared": True}, "shared", "not implemented in this version"),
-        ({"global": True, "name": "a/b/c"}, "name", "cannot be the name of a global service"),
-    ],
-)
-def test_global_services_that_are_refused(fields, path, message):
-    error = refusal(document(services=[web(**fields)]))
-    assert error.path == f"services.items[0].{path}"
-    assert message in error.message
-
-
-def test_two_services_of_one_name_in_the_mesh():
-    other = {"name": "default/web", "frontends": ["192.0.2.1:81"], "global": True}
-    error = refusal(document(services=[web(**{"global": True}), other]))
-    assert error.message == "services web and default/web are both default/web in the mesh"
-
-
-def test_direct_server_return_is_for_one_cluster():
-    wanted = document(services=[web(**{"global": True})], **{"bpf-lb-mode": "dsr"})
-    error = refusal(wanted)
-    assert (error.path, "not implemented" in error.message) == ("services.items[0].global", True)
-    merge(NOTHING, document(services=[web(**{"global": True}, mode="snat")], **{"bpf-lb-mode-annotation": True}))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Optional
 
-from datapath.spec.clustermesh import service_name
-from datapath.state.model import Backend, Frontend, IPAddress, Service
+from datapath.spec.global_services import name_in_mesh, port_names
+from datapath.state.model import Backend, IPAddress, Protocol, Service
 from datapath.state.remote import Ports, RemoteService, RemoteServices
 
 
@@ -28,7 +28,7 @@ def foreign(service: Service, remote: RemoteServices, vips: frozenset[IPAddress]
     `vips` are the addresses of this node's services: a packet that is sent there would come back.
     """
     found = Foreign()
-    name = service_name(service.name) if service.is_global else None
+    name = name_in_mesh(service)
     if name is None:
         return found
     taken = {(backend.address, backend.port) for backend in service.backends}
@@ -55,10 +55,8 @@ def foreign(service: Service, remote: RemoteServices, vips: frozenset[IPAddress]
 
 def _candidates(service: Service, published: RemoteService, remarks: list[str]) -> Iterator[Backend]:
     """Backends of the service's family that serve all of its protocols, by address and port."""
-    names = {
-        protocol: _port_name(protocol, service.frontends, published)
-        for protocol in sorted({frontend.protocol.name for frontend in service.frontends})
-    }
+    used = sorted({frontend.protocol for frontend in service.frontends}, key=lambda each: each.name)
+    names = {protocol.name: _port_name(protocol, service, published) for protocol in used}
     missing = [protocol for protocol, name in names.items() if name is None]
     if missing:
         if published.backends:
@@ -79,16 +77,18 @@ def _candidates(service: Service, published: RemoteService, remarks: list[str]) 
             yield Backend(address, number)
 
 
-def _port_name(protocol: str, frontends: tuple[Frontend, ...], published: RemoteService) -> Optional[str]:
-    """The name of the published port that is the service's own: by its frontends' ports, or as the only one."""
-    wanted = {frontend.port for frontend in frontends if frontend.protocol.name == protocol}
-    same = _names(published.frontends, protocol, wanted)
-    if not same:
-        same = _names(published.backends, protocol)
-    return same.pop() if len(same) == 1 else None
+def _port_name(protocol: Protocol, service: Service, published: RemoteService) -> Optional[str]:
+    """The name of the published port that is the service's own: its name, or its frontends' ports, or the only one."""
+    own = {number: name for (each, number), name in port_names(service).items() if each is protocol}
+    every = _names(published.backends, protocol.name)
+    same = every & set(own.values()) if service.port_name else set()
+    same = same or _names(published.frontends, protocol.name, own) or every
+    # Several names may be one port of every backend, as where a service has several frontends for it.
+    ports = {tuple(each.get(name) for each in published.backends.values()) for name in same}
+    return min(same) if len(ports) == 1 else None
 
 
-def _names(places: Mapping[IPAddress, Ports], protocol: str, numbers: Optional[set[int]] = None) -> set[str]:
+def _names(places: Mapping[IPAddress, Ports], protocol: str, numbers: Optional[Container[int]] = None) -> set[str]:
     return {
         name
         for ports in places.values()

@@ -21,7 +21,8 @@ from datapath.state.model import Peer
 from datapath.state.remote import RemoteService, ServiceName
 
 if TYPE_CHECKING:
-    from datapath.etcd.client import Change, Client, Span
+    from datapath.etcd.client import Client, Span
+    from datapath.etcd.operations import Change
 
 log = logging.getLogger(__name__)
 

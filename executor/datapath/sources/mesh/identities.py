@@ -9,7 +9,6 @@ from datapath.sources.mesh.values import QuarantineError
 from datapath.spec.clustermesh import CLUSTERS
 from datapath.state.remote import Label, RemoteIdentity
 
-IDENTITIES = "identities/v1"
 RESERVED = 256
 """Identities below are the same in every cluster: host, world, health and the like."""
 CLUSTER_LABEL = "io.cilium.k8s.policy.cluster"

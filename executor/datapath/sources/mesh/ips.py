@@ -22,7 +22,6 @@ from datapath.sources.mesh.values import (
 from datapath.state.model import IPAddress, IPNetwork
 from datapath.state.remote import Prefix, RemoteIP
 
-IPS = "ip/v1"
 _MOST = (1 << 32) - 1
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Callable, Generic, TypeVar
 
 from datapath.sources.mesh import layout
-from datapath.sources.mesh.identities import IDENTITIES, numbers_of, parse_identity, parse_identity_number
-from datapath.sources.mesh.ips import IPS, parse_ip, parse_prefix
+from datapath.sources.mesh.identities import numbers_of, parse_identity, parse_identity_number
+from datapath.sources.mesh.ips import parse_ip, parse_prefix
 from datapath.sources.mesh.layout import ClusterConfig, parse_service, parse_service_name
-from datapath.sources.mesh.nodes import NODES, parse_node, parse_node_name
+from datapath.sources.mesh.nodes import parse_node, parse_node_name
 from datapath.sources.mesh.values import QuarantineError
 from datapath.state.model import IPNetwork
 
@@ -84,32 +84,30 @@ SERVICES = Kind(
     lambda raw, name, origin: parse_service(raw, origin.cluster, origin.cluster_id, name, origin.own),
     required=True,
 )
-KINDS: tuple[Kind[Any, Any], ...] = (
-    SERVICES,
-    Kind(
-        "nodes",
-        NODES,
-        "{cluster}",
-        "{cluster}",
-        lambda rest, _: parse_node_name(rest),
-        lambda raw, name, origin: parse_node(raw, origin.cluster, origin.cluster_id, name, origin.own),
-    ),
-    # Numbers tell whose they are. Beside `id` are references of nodes (`value`) and locks, which are nobody else's.
-    Kind(
-        "identities",
-        IDENTITIES,
-        "id",
-        "{cluster}/id",
-        lambda rest, origin: parse_identity_number(rest, origin.numbers),
-        lambda raw, number, origin: parse_identity(raw, origin.cluster, number),
-    ),
-    Kind(
-        "ips",
-        IPS,
-        "default",
-        "{cluster}",
-        lambda rest, _: parse_prefix(rest),
-        lambda raw, prefix, origin: parse_ip(raw, origin.numbers, prefix, origin.own),
-    ),
+NODES = Kind(
+    "nodes",
+    "nodes/v1",
+    "{cluster}",
+    "{cluster}",
+    lambda rest, _: parse_node_name(rest),
+    lambda raw, name, origin: parse_node(raw, origin.cluster, origin.cluster_id, name, origin.own),
 )
+# Numbers tell whose they are. Beside `id` are references of nodes (`value`) and locks, which are nobody else's.
+IDENTITIES = Kind(
+    "identities",
+    "identities/v1",
+    "id",
+    "{cluster}/id",
+    lambda rest, origin: parse_identity_number(rest, origin.numbers),
+    lambda raw, number, origin: parse_identity(raw, origin.cluster, number),
+)
+IPS = Kind(
+    "ips",
+    "ip/v1",
+    "default",
+    "{cluster}",
+    lambda rest, _: parse_prefix(rest),
+    lambda raw, prefix, origin: parse_ip(raw, origin.numbers, prefix, origin.own),
+)
+KINDS: tuple[Kind[Any, Any], ...] = (SERVICES, NODES, IDENTITIES, IPS)
 """In the order in which they are read: what serves first."""

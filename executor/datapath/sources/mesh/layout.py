@@ -78,6 +78,19 @@ def parse_config(raw: bytes) -> ClusterConfig:
     return ClusterConfig(cluster_id, synced, most, cached)
 
 
+def dump_config(config: ClusterConfig) -> bytes:
+    """The words as `parse_config` and Cilium read them."""
+    capabilities = {
+        "syncedCanaries": config.synced_canaries,
+        "maxConnectedClusters": config.max_connected_clusters,
+        # Services of several clusters by their own resources: known, and not used.
+        "serviceExportsEnabled": False,
+    }
+    cached = {"cached": True} if config.cached else {}
+    document = {"id": config.cluster_id, "capabilities": {**capabilities, **cached}}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
 def parse_service_name(rest: str) -> ServiceName:
     """The service whose key ends so. Raises QuarantineError."""
     namespace, slash, name = rest.partition("/")

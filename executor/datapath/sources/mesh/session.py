@@ -39,15 +39,15 @@ class Rules:
         )
 
 
-async def check_authorisation(client: Client) -> None:
-    """A store whose every key anybody may read lets anybody write as well. Raises StoreError."""
+async def check_authorisation(client: Client, user: str = "a user with the role of a remote cluster") -> None:
+    """A store whose every key anybody may read lets anybody write as well; `user` may not. Raises StoreError."""
     from datapath.etcd.errors import Stage, StoreError  # noqa: PLC0415 - gRPC is a dear import
 
     if await client.reads_everything():
         raise StoreError(
             Stage.AUTHORISATION,
             f"{client.own.common_name or 'this certificate'} may read the whole store",
-            "etcd without authentication, or a certificate of root: use a user with the role of a remote cluster",
+            f"etcd without authentication, or a certificate of root: use {user}",
         )
 
 

@@ -35,27 +35,29 @@ async def examine(peer: Peer, rules: Rules, others: Mapping[str, int]) -> list[S
     """All endpoints' connections, then rights and data by the first that can be reached."""
     credentials = Credentials(*map(Path, (peer.ca, peer.certificate, peer.key)))
     steps: list[Step] = []
-    reached = [await _dial(endpoint, credentials, steps) for endpoint in peer.endpoints]
+    reached = [await dial(endpoint, credentials, steps) for endpoint in peer.endpoints]
     if any(reached):
         try:
             client = await connect(peer.endpoints, credentials)
         except StoreError as error:
-            steps.append(_failed(error))
+            steps.append(failed(error))
             return steps
         try:
             await _Reader(client, peer, rules, others, steps).read()
         except StoreError as error:
-            steps.append(_failed(error))
+            steps.append(failed(error))
         finally:
             client.close()
     return steps
 
 
-def _failed(error: StoreError, where: str = "") -> Step:
+def failed(error: StoreError, where: str = "") -> Step:
+    """The step at which it ended."""
     return Step(error.stage.value, False, where + error.message, error.hint)
 
 
-async def _dial(endpoint: StoreEndpoint, credentials: Credentials, steps: list[Step]) -> bool:
+async def dial(endpoint: StoreEndpoint, credentials: Credentials, steps: list[Step]) -> bool:
+    """Try a connection to one endpoint; whether there can be one."""
     where = f"{endpoint}: "
     try:
         context, own = credentials.load()
@@ -65,7 +67,7 @@ async def _dial(endpoint: StoreEndpoint, credentials: Credentials, steps: list[S
 
         await reach(endpoint, context, credentials.ca, passed)
     except StoreError as error:
-        steps.append(_failed(error, where if str(endpoint) not in error.message else ""))
+        steps.append(failed(error, where if str(endpoint) not in error.message else ""))
         return False
     mine = f"this node is {own.common_name or 'nobody'}, until {own.not_after:%Y-%m-%d %H:%M} UTC"
     steps.append(Step(Stage.TLS.value, True, where + mine))
@@ -117,7 +119,7 @@ class _Reader:
         found = [await self._kind(kind, origin) for kind in KINDS]
         user = client.own.common_name
         self._note(Stage.AUTHORISATION, True, f"{user} may read what a remote cluster may, and not the rest")
-        self.steps.extend(_failed(each.denied) for each in found if each.denied is not None)
+        self.steps.extend(failed(each.denied) for each in found if each.denied is not None)
         self._note(Stage.DATA, True, f"cluster {self.peer.name} has id {config.cluster_id}")
         missing = [each.missing for each in found if each.missing is not None]
         published = f"{', '.join(f'{each.count} {each.kind.name}' for each in found)} are published"

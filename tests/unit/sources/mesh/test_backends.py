@@ -1,6 +1,7 @@
 """Which of another cluster's backends serve a service of this node."""
 
 import ipaddress
+from dataclasses import replace
 
 import pytest
 
@@ -203,3 +204,36 @@ def test_all_failed_open_is_for_when_nobody_is_left():
     state = document.merge(state, wanted)
     assert table(state, known(published(1, 2), failed=(1, 2))) == REMOTE
     assert table(state, known(failed=(1, 2))) == LOCAL
+
+
+def test_the_ports_own_name_counts_first():
+    """Before the frontend's port, which may be another in each cluster."""
+    both = {"web": Port("TCP", 8080), "admin": Port("TCP", 9090)}
+    places = {IP("10.96.0.1"): {"web": Port("TCP", 8000), "admin": Port("TCP", 80)}}
+    service = published(1, frontends=places, ports=both)
+    state = desired()
+    ports = {}
+    for name in ("", "web", "admin", "other"):
+        named = replace(state.services[0], port_name=name)
+        foreign = merge(replace(state, services=(named,)), known(service)).services[0].backends[2:]
+        ports[name] = [each.backend.port for each in foreign]
+    assert ports == {"": [9090], "web": [8080], "admin": [9090], "other": [9090]}
+
+
+def test_several_frontends_of_one_port_are_no_riddle():
+    places = {IP("10.96.0.1"): {"web": Port("TCP", 80), "web-81": Port("TCP", 81)}}
+    same = {"web": Port("TCP", 8080), "web-81": Port("TCP", 8080)}
+    state = desired(frontends=("192.0.2.1:80", "192.0.2.1:81"))
+    assert table(state, known(published(1, frontends=places, ports=same))) == {1, 2, 101}
+    others = {**same, "web-81": Port("TCP", 8081)}
+    assert table(state, known(published(1, frontends=places, ports=others))) == LOCAL
+
+
+def test_services_that_are_one_in_the_mesh():
+    state = desired()
+    item = {"name": "shop", "frontends": ["192.0.2.1:81"], "global": True, "mesh_name": "web", "port_name": "admin"}
+    state = document.merge(state, {"services": {"items": [item]}})
+    ports = {"http": Port("TCP", 8080), "admin": Port("TCP", 9090)}
+    merged = merge(state, known(published(1, ports=ports)))
+    found = {each.service.name: [str(row.backend) for row in each.backends if row.cluster] for each in merged.services}
+    assert found == {"web": ["10.0.1.1:8080"], "shop": ["10.0.1.1:9090"]}
