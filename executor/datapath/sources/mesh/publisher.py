@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from datapath.sources.mesh import layout, own_store
 from datapath.sources.mesh.election import Election
 from datapath.sources.mesh.follower import RETRY_FIRST, RETRY_LONGEST, Failure
 from datapath.sources.mesh.keeper import Keeper
-from datapath.sources.mesh.nodes import NODES
+from datapath.sources.mesh.kinds import NODES, SERVICES, Kind
 from datapath.sources.mesh.published import LATER_KINDS, Cluster, config_value, node_key, node_value, timestamp
 from datapath.sources.mesh.session import check_authorisation
 from datapath.sources.mesh.together import together
@@ -78,7 +78,7 @@ class Publisher:
         self.of_cluster = Keeper(own_store.leases_prefix(cluster.name, own_store.CLUSTER), ttl, self._cluster_spans)
         self.of_node.wrote = self.of_cluster.wrote = self._look_soon
         self.of_cluster.began = self._begin
-        self.of_cluster.keyspace.last = dict.fromkeys(map(self._synced, (layout.SERVICES, *LATER_KINDS)))
+        self.of_cluster.keyspace.last = dict.fromkeys(map(self._synced, (SERVICES, *LATER_KINDS)))
         self.of_node.want({node_key(cluster, node): node_value(cluster, node, store.node)})
         self.of_cluster.want({layout.config_key(cluster.name).encode(): config_value(cluster)})
         self._settling: Optional[asyncio.TimerHandle] = None
@@ -184,7 +184,7 @@ class Publisher:
         self._cancel_settling()
         keyspace, now = self.of_cluster.keyspace, timestamp()
         later = [self._synced(kind) for kind in LATER_KINDS]
-        self.of_cluster.want({self._synced(layout.SERVICES): now})
+        self.of_cluster.want({self._synced(SERVICES): now})
         self.of_cluster.want({key: now if keyspace.has(key) else None for key in later})
         loop = asyncio.get_running_loop()
         self._settling = loop.call_later(SETTLE, self.of_cluster.want, dict.fromkeys(later, now))
@@ -204,8 +204,8 @@ class Publisher:
         while True:
             status.condition = await writer.condition()
             status.quota = status.condition.quota or quota
-            status.services = await client.count(prefix(layout.services_prefix(cluster, False)))
-            status.nodes = await client.count(prefix(f"{layout.area(False)}/{NODES}/{cluster}/"))
+            status.services = await client.count(prefix(SERVICES.prefix(cluster, False)))
+            status.nodes = await client.count(prefix(NODES.prefix(cluster, False)))
             status.foreign = self.of_cluster.keyspace.foreign if self.elected else 0
             if self.ready:
                 status.failures, status.last_failure = 0, None
@@ -224,8 +224,8 @@ class Publisher:
             status.connected, status.since = False, time.time()
         status.failures += 1
 
-    def _synced(self, kind: str) -> bytes:
-        return layout.synced_key(self.cluster.name, False, kind).encode()
+    def _synced(self, kind: Kind[Any, Any]) -> bytes:
+        return kind.synced(self.cluster.name, False).encode()
 
     def _node_spans(self) -> Iterable[Span]:
         from datapath.etcd.client import Span  # noqa: PLC0415
@@ -237,4 +237,4 @@ class Publisher:
 
         name = self.cluster.name
         keys = [layout.HEARTBEAT.encode(), layout.config_key(name).encode(), *self.of_cluster.keyspace.last]
-        return [prefix(layout.services_prefix(name, False)), *map(Span, keys)]
+        return [prefix(SERVICES.prefix(name, False)), *map(Span, keys)]
