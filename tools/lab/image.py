@@ -21,11 +21,14 @@ PACKAGES = (
     "curl",
     "dbus",
     "dnsmasq-base",
+    "etcd-client",
+    "etcd-server",
     "ethtool",
     "iperf3",
     "iproute2",
     "iputils-ping",
     "kmod",
+    "nftables",
     "nginx-light",
     "openssh-server",
     "procps",
@@ -41,10 +44,11 @@ MASKED = (
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
+    "etcd.service",
     "fstrim.timer",
     "nginx.service",
 )
-"""Units that only cost time in a lab, or (nginx) that the lab runs with its own configuration."""
+"""Units that only cost time in a lab, or that run with other settings (nginx: the lab's, etcd: those of its role)."""
 
 
 def recipe() -> str:

@@ -60,6 +60,23 @@ _SERVICES = """\
 #     health_check: {type: tcp}
 """
 
+_MANIFESTS = """\
+# datapath_service_manifests:
+#   - manifests/shop.yml
+#   - apiVersion: v1
+#     kind: Service
+#     metadata: {name: api, namespace: shop}
+#     spec:
+#       clusterIP: 192.0.2.11
+#       ports: [{name: http, port: 80}]
+#   - apiVersion: discovery.k8s.io/v1
+#     kind: EndpointSlice
+#     metadata: {name: api-1, namespace: shop, labels: {kubernetes.io/service-name: api}}
+#     addressType: IPv4
+#     ports: [{name: http, port: 8080}]
+#     endpoints: [{addresses: [10.0.1.21]}, {addresses: [10.0.1.22]}]
+"""
+
 _ENDPOINTS = """\
 # datapath_endpoints:
 #   - name: host
@@ -89,7 +106,12 @@ _CONFIG = """\
 COMMAND_LINE_ONLY = ("datapath_reset_confirm",)
 """A switch that destroys has no place in an inventory."""
 
-_EXAMPLES = {"datapath_services": _SERVICES, "datapath_endpoints": _ENDPOINTS, "cilium_config_extra_vars": _CONFIG}
+_EXAMPLES = {
+    "datapath_services": _SERVICES,
+    "datapath_service_manifests": _MANIFESTS,
+    "datapath_endpoints": _ENDPOINTS,
+    "cilium_config_extra_vars": _CONFIG,
+}
 
 
 def outputs(root: Path) -> Mapping[str, str]:
