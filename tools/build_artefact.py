@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +105,13 @@ def from_checkout(objects: Path) -> Iterator[tuple[str, bytes]]:
     yield "__main__.py", MAIN
 
 
+def namespace_packages(names: Iterable[str]) -> set[str]:
+    """An `__init__.py` for each folder that has packages and is none itself: Python finds no such folder in a zip."""
+    packages = {name.rpartition("/")[0] for name in names if name.endswith("/__init__.py")}
+    parents = {each.rpartition("/")[0] for each in packages if "/" in each}
+    return {f"{each}/__init__.py" for each in parents - packages}
+
+
 def write(target: Path, files: Mapping[str, bytes]) -> str:
     """Write the archive; returns its SHA-256."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +143,7 @@ def main() -> None:
     for wheel in wheels(options.wheels):
         files.update(from_wheel(wheel))
     files.update(from_checkout(options.objects))
+    files.update(dict.fromkeys(namespace_packages(files), b""))
     target = options.output / f"datapath-{version()}.pyz"
     digest = write(target, files)
     print(f"{target}: {target.stat().st_size / 1024:.0f} KiB, {len(files)} files, sha256 {digest}")

@@ -13,8 +13,8 @@ description:
     or relative to the inventory. Of a file with several documents, they are the items of a C(List).
 options:
   _terms:
-    description: Sections to return, of V(options), V(services) and V(endpoints). Without, all that the inventory asks
-      for.
+    description: Sections to return, of V(options), V(services), V(endpoints) and V(clustermesh). Without, all that the
+      inventory asks for.
 """
 
 EXAMPLES = r"""
@@ -37,15 +37,16 @@ from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
 from ansible_collections.ebpf.datapath.plugins.module_utils.lb_options_spec import VARIABLES
-from ansible_collections.ebpf.datapath.plugins.plugin_utils.collection import plain
+from ansible_collections.ebpf.datapath.plugins.plugin_utils import mesh
+from ansible_collections.ebpf.datapath.plugins.plugin_utils.inventory import Inventory
 
-_SECTIONS = ("options", "services", "endpoints")
+_SECTIONS = ("options", "services", "endpoints", "clustermesh")
 
 
 class LookupModule(LookupBase):
     def run(self, terms, variables=None, **kwargs):
         self.set_options(var_options=variables, direct=kwargs)
-        self._variables = variables or {}
+        self._inventory = Inventory(variables or {}, self._templar)
         sections = terms or _SECTIONS
         for section in sections:
             if section not in _SECTIONS:
@@ -54,10 +55,10 @@ class LookupModule(LookupBase):
         return [{section: content for section, content in document.items() if content is not None}]
 
     def _collect_options(self):
-        values = {parameter: self._value(variable) for parameter, variable in VARIABLES.items()}
+        values = {parameter: self._inventory.value(variable) for parameter, variable in VARIABLES.items()}
         return {
             "values": {parameter: value for parameter, value in values.items() if value is not None},
-            "config": self._value("cilium_config_extra_vars", {}),
+            "config": self._inventory.value("cilium_config_extra_vars", {}),
         }
 
     def _collect_services(self):
@@ -85,14 +86,16 @@ class LookupModule(LookupBase):
     def _collect_endpoints(self):
         return self._items("datapath_endpoints")
 
+    def _collect_clustermesh(self):
+        inventory = self._inventory
+        # Most inventories have one cluster without a name; nobody else's variables are looked at there.
+        if inventory.value("cilium_cluster_name") is None:
+            return None
+        own = inventory.own(mesh.VARIABLES)
+        found = mesh.clusters(inventory.group("etcd", mesh.VARIABLES))
+        return mesh.section(inventory.host, own, found, inventory.is_in("lb_node"))
+
     def _items(self, variable):
         """A section of items that a variable lists, all of them unless its `_purge` is false."""
-        items = self._value(variable)
-        return None if items is None else {"items": items, "purge": self._value(variable + "_purge", True)}
-
-    def _value(self, variable, default=None):
-        """The value of an inventory variable; what is not set, or set to nothing (YAML's null), is not asked for."""
-        if variable not in self._variables:
-            return default
-        value = plain(self._templar.template(self._variables[variable]))
-        return default if value is None else value
+        items = self._inventory.value(variable)
+        return None if items is None else {"items": items, "purge": self._inventory.value(variable + "_purge", True)}

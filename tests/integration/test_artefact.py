@@ -46,6 +46,13 @@ def test_the_checksum_is_the_files(artefact):
     assert told == f"{hashlib.sha256(artefact.read_bytes()).hexdigest()}  {artefact.name}\n"
 
 
+def test_a_node_s_own_python_finds_what_speaks_to_stores(artefact):
+    """Only there is protobuf in a zip, and its package `google` is a folder of no distribution."""
+    words = ["/usr/bin/python3", "-I", "-c", "import sys; sys.path[:0] = [sys.argv[1]]; import datapath.etcd.client"]
+    done = run(words, artefact)
+    assert done.returncode == 0, done.stderr
+
+
 def test_contents(artefact):
     with zipfile.ZipFile(artefact) as archive:
         names = archive.namelist()

@@ -11,7 +11,7 @@ from datapath.generate import argument_specs
 from datapath.generate.text import load_yaml
 from datapath.spec.options import BY_VARIABLE
 
-_HAND_WRITTEN = ("preflight", "executor", "dsr_backend")
+_HAND_WRITTEN = ("preflight", "executor", "dsr_backend", "cluster_mesh")
 """Roles whose argument specifications are written by hand."""
 
 

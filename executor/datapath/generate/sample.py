@@ -17,7 +17,8 @@ _HOSTS = """\
 # Load balancers are the hosts in group lb_node, and nothing else is needed. Group dsr_backend_node is for the backends
 # of services with direct server return (cilium_loadbalancer_mode: dsr, hybrid), group endpoint_node for hosts whose
 # containers and virtual machines have rates (datapath_endpoints); a host may be in it beside one of the others. Group
-# backend_node is for your own use.
+# etcd is for the store of a cluster that is connected to others (playbooks/mesh.yml): 1 or 3 hosts. Group backend_node
+# is for your own use.
 ---
 all:
   children:
@@ -30,6 +31,8 @@ all:
     dsr_backend_node:
       hosts: {}
     endpoint_node:
+      hosts: {}
+    etcd:
       hosts: {}
     backend_node:
       hosts: {}
@@ -103,6 +106,15 @@ _CONFIG = """\
 #   bpf-lb-maglev-table-size: 65521
 """
 
+_EXTERNAL_PEERS = """\
+# datapath_clustermesh_external_peers:
+#   - name: paris
+#     endpoints: ["https://192.0.2.41:32379"]
+#     ca: credentials/paris/ca.crt
+#     certificate: credentials/paris/remote.crt
+#     key: credentials/paris/remote.key
+"""
+
 COMMAND_LINE_ONLY = ("datapath_reset_confirm",)
 """A switch that destroys has no place in an inventory."""
 
@@ -111,6 +123,7 @@ _EXAMPLES = {
     "datapath_service_manifests": _MANIFESTS,
     "datapath_endpoints": _ENDPOINTS,
     "cilium_config_extra_vars": _CONFIG,
+    "datapath_clustermesh_external_peers": _EXTERNAL_PEERS,
 }
 
 
@@ -123,6 +136,7 @@ def outputs(root: Path) -> Mapping[str, str]:
         "inventories/sample/group_vars/lb_node/services.yml": head + _variables(root, "load_balancer"),
         "inventories/sample/group_vars/endpoint_node/options.yml": head + _bandwidth(),
         "inventories/sample/group_vars/all/endpoints.yml": head + _variables(root, "endpoints"),
+        "inventories/sample/group_vars/all/clustermesh.yml": head + _variables(root, "cluster_mesh"),
         "inventories/sample/group_vars/all/datapath.yml": head + _variables(root, "preflight", "executor"),
     }
 

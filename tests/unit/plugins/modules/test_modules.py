@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 from ansible_collections.ebpf.datapath.plugins.modules import (
     bandwidth_manager,
+    clustermesh,
+    clustermesh_peer,
     datapath_info,
     desired_state,
     endpoint,
@@ -27,6 +29,12 @@ ANSWER = {
     "map_writes": 3,
 }
 POD = {"kind": "Pod", "metadata": {"name": "db", "annotations": {"kubernetes.io/egress-bandwidth": "50M"}}}
+PARIS = {
+    "name": "paris",
+    "endpoints": ["https://192.0.2.31:2379"],
+    **{kind: f"/etc/datapath/clustermesh/paris/{kind}.pem" for kind in ("ca", "certificate", "key")},
+}
+STORE = {key: value for key, value in PARIS.items() if key != "name"}
 WEB = {"name": "web", "frontends": ["192.0.2.10:80/TCP"], "backends": ["10.0.0.1:80"]}
 
 
@@ -118,6 +126,62 @@ WEB = {"name": "web", "frontends": ["192.0.2.10:80/TCP"], "backends": ["10.0.0.1
                         "enable_host_legacy_routing": None,
                     },
                 }
+            },
+        ),
+        (
+            clustermesh_peer,
+            PARIS,
+            {"clustermesh": {"items": [{**PARIS, "state": "present"}], "purge": False}},
+        ),
+        (
+            clustermesh_peer,
+            {"name": "paris", "state": "absent"},
+            {"clustermesh": {"items": [{"name": "paris", "state": "absent"}], "purge": False}},
+        ),
+        (clustermesh_peer, {"peers": [PARIS], "purge": True}, {"clustermesh": {"items": [PARIS], "purge": True}}),
+        (
+            clustermesh,
+            {"cluster_name": "berlin", "cluster_id": 1, "cache_ttl": "10m", "networks": ["10.1.0.0/16"]},
+            {
+                "options": {
+                    "merge": True,
+                    "values": {
+                        "cluster_name": "berlin",
+                        "cluster_id": 1,
+                        "clustermesh_cache_ttl": "10m",
+                        "cluster_networks": ["10.1.0.0/16"],
+                    },
+                }
+            },
+        ),
+        (
+            clustermesh,
+            {"store": {**STORE, "publisher": True, "node": {"addresses": ["192.0.2.11"]}}},
+            {
+                "clustermesh": {
+                    "items": [],
+                    "purge": False,
+                    "store": {**STORE, "publisher": True, "node": {"addresses": ["192.0.2.11"]}},
+                }
+            },
+        ),
+        (clustermesh, {"store": {}}, {"clustermesh": {"items": [], "purge": False, "store": None}}),
+        (
+            clustermesh,
+            {"state": "absent"},
+            {
+                "options": {
+                    "merge": True,
+                    "values": {
+                        "cluster_name": None,
+                        "cluster_id": None,
+                        "max_connected_clusters": None,
+                        "clustermesh_cache_ttl": None,
+                        "kvstore_lease_ttl": None,
+                        "cluster_networks": None,
+                    },
+                },
+                "clustermesh": {"items": [], "purge": False, "store": None},
             },
         ),
         (lb_options, {}, {"options": {"values": {}, "config": {}}}),
@@ -228,7 +292,10 @@ def test_outside_a_dry_run_nothing_is_pending(stand_in, run_module):
     assert set(call["document"]) == {"services"}
 
 
-@pytest.mark.parametrize("module", [bandwidth_manager, desired_state, endpoint, lb_options, service, program])
+@pytest.mark.parametrize(
+    "module",
+    [bandwidth_manager, clustermesh, clustermesh_peer, desired_state, endpoint, lb_options, service, program],
+)
 def test_refusals_fail_the_task_with_all_errors(stand_in, run_module, module):
     errors = [
         {"document": "options", "path": "options.x", "value": 1, "message": "unknown", "allowed": None, "nearest": "y"}
@@ -236,6 +303,8 @@ def test_refusals_fail_the_task_with_all_errors(stand_in, run_module, module):
     stand_in.answers((2, {"errors": errors}, ""))
     arguments = {
         bandwidth_manager: {"enabled": True},
+        clustermesh: {"cluster_id": 0},
+        clustermesh_peer: PARIS,
         desired_state: {"document": {}},
         lb_options: {},
         service: WEB,
@@ -304,6 +373,29 @@ def test_an_endpoint_in_two_places_is_refused_before_anything_runs(stand_in, run
 def test_a_manager_that_is_told_nothing_or_too_much_is_refused_before_anything_runs(stand_in, run_module, arguments):
     assert run_module(bandwidth_manager, executable=str(stand_in.path), **arguments)["failed"]
     assert not (stand_in.path.parent / "calls.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        (clustermesh, {}),
+        (clustermesh, {"state": "absent", "cluster_id": 1}),
+        (clustermesh, {"state": "absent", "store": {}}),
+        (clustermesh_peer, {}),
+        (clustermesh_peer, {"peers": [], "name": "paris"}),
+        (clustermesh_peer, {"name": "paris", "purge": True}),
+    ],
+)
+def test_a_mesh_that_is_told_nothing_or_too_much_is_refused_before_anything_runs(
+    stand_in, run_module, module, arguments
+):
+    assert run_module(module, executable=str(stand_in.path), **arguments)["failed"]
+    assert not (stand_in.path.parent / "calls.json").exists()
+
+
+def test_the_mesh_s_options_are_options_of_the_executor():
+    section = clustermesh.document({"state": "absent", "store": None})["options"]
+    assert [name for name in section["values"] if not find(name)] == []
 
 
 def test_the_manager_s_options_are_options_of_the_executor():
