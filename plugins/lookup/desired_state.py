@@ -30,8 +30,6 @@ _raw:
   elements: dict
 """
 
-from pathlib import Path
-
 import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
@@ -63,7 +61,7 @@ class LookupModule(LookupBase):
 
     def _collect_services(self):
         section = self._items("datapath_services")
-        manifests = self._value("datapath_service_manifests")
+        manifests = self._inventory.value("datapath_service_manifests")
         if manifests is None:
             return section
         if not isinstance(manifests, list):
@@ -71,11 +69,11 @@ class LookupModule(LookupBase):
             read = manifests
         else:
             read = [self._manifest(each) if isinstance(each, str) else each for each in manifests]
-        return dict(section or {"purge": self._value("datapath_services_purge", True)}, manifests=read)
+        return dict(section or {"purge": self._inventory.value("datapath_services_purge", True)}, manifests=read)
 
     def _manifest(self, name):
         """What a file of manifests holds."""
-        path = Path(self._variables.get("inventory_dir") or "", name)
+        path = self._inventory.path(name)
         try:
             text = path.read_text(encoding="utf-8")
             documents = [each for each in yaml.safe_load_all(text) if each is not None]
