@@ -16,6 +16,7 @@ from datapath.etcd import rpc_pb2 as rpc
 from datapath.etcd.client import CALL_TIMEOUT, FAILURES, Client
 from datapath.etcd.errors import LeaseGoneError, Stage, StoreError, explain_call
 from datapath.etcd.operations import Created, Operation, Put
+from datapath.etcd.waiting import within
 
 _ALARMS = {rpc.NOSPACE: "NOSPACE", rpc.CORRUPT: "CORRUPT"}
 
@@ -74,10 +75,10 @@ class Writer:
         await self.client.call(self._revoke, rpc.LeaseRevokeRequest(ID=lease), "ending a lease")
 
     async def time_to_live(self, lease: int) -> Optional[int]:
-        """Seconds that the lease was granted for; None where it has ended."""
+        """Seconds that the lease was granted for; None where it has ended (what is left is rounded down)."""
         request = rpc.LeaseTimeToLiveRequest(ID=lease)
         answer = await self.client.call(self._time_to_live, request, "the age of a lease")
-        return answer.grantedTTL if answer.TTL > 0 else None
+        return answer.grantedTTL if answer.TTL >= 0 else None
 
     async def keep_alive(self, lease: int, seconds: float, renewed: Callable[[], None]) -> None:
         """Renew a lease of that many seconds at a third of them, and tell each time; always raises.
@@ -88,7 +89,7 @@ class Writer:
             async with self._keep_alive.open() as stream:
                 while True:
                     await stream.send_message(rpc.LeaseKeepAliveRequest(ID=lease))
-                    answer = await asyncio.wait_for(stream.recv_message(), CALL_TIMEOUT)
+                    answer = await within(stream.recv_message(), CALL_TIMEOUT)
                     if answer is None:
                         raise StoreError(Stage.STORE, "the store ended the renewal of a lease")
                     if answer.TTL <= 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Coroutine
 from typing import Any, Optional
@@ -11,6 +10,7 @@ from typing import Any, Optional
 from datapath.sources.merge import Health
 from datapath.sources.mesh.published import Cluster, PublishedServices
 from datapath.sources.mesh.publisher import Publisher
+from datapath.sources.mesh.together import cancel
 from datapath.sources.mesh.withdrawal import withdraw
 from datapath.spec.options import effective
 from datapath.state.model import DesiredState, OwnStore
@@ -67,9 +67,7 @@ class Publication:
             await asyncio.Event().wait()
         finally:
             if self._task is not None:
-                self._task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await self._task
+                await cancel(self._task)
             if self._leaving:
                 await asyncio.wait(self._leaving, timeout=FAREWELL)
 
@@ -106,7 +104,6 @@ def _withdraws(publisher: Publisher, then: Optional[tuple[OwnStore, Cluster]]) -
 
 async def _stopped(task: Optional[asyncio.Task[None]], publisher: Publisher, withdraws: bool) -> None:
     if task is not None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancel(task)
     if withdraws:
         await withdraw(publisher.store, publisher.cluster.name, publisher.status.node)

@@ -82,7 +82,8 @@ class Publisher:
         self.of_node.want({node_key(cluster, node): node_value(cluster, node, store.node)})
         self.of_cluster.want({layout.config_key(cluster.name).encode(): config_value(cluster)})
         self._settling: Optional[asyncio.TimerHandle] = None
-        self._look_now = asyncio.Event()
+        self._looked = float("-inf")
+        """When the store was last looked at (time.monotonic())."""
 
     @property
     def elected(self) -> bool:
@@ -156,9 +157,10 @@ class Publisher:
 
     async def _resign(self, writer: Writer) -> None:
         from datapath.etcd.errors import StoreError  # noqa: PLC0415
+        from datapath.etcd.waiting import within  # noqa: PLC0415
 
         with suppress(StoreError, asyncio.TimeoutError):
-            await asyncio.wait_for(self.election.resign(writer), FAREWELL)
+            await within(self.election.resign(writer), FAREWELL)
 
     async def _lead(self, client: Client, writer: Writer) -> None:
         """Publish for the cluster whenever this node is elected."""
@@ -206,16 +208,22 @@ class Publisher:
             status.quota = status.condition.quota or quota
             status.services = await client.count(prefix(SERVICES.prefix(cluster, False)))
             status.nodes = await client.count(prefix(NODES.prefix(cluster, False)))
+            self._note_full()
             status.foreign = self.of_cluster.keyspace.foreign if self.elected else 0
             if self.ready:
                 status.failures, status.last_failure = 0, None
-            await asyncio.sleep(HURRY)
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), LOOK)
-            self._look_now.clear()
+            self._looked = time.monotonic()
+            while time.monotonic() < self._looked + LOOK:
+                await asyncio.sleep(HURRY)
+
+    def _note_full(self) -> None:
+        """Have a store that is full seen as a failure, although the connection lasts."""
+        full = self.of_node.full or self.of_cluster.full
+        if full is not None:
+            self.status.last_failure = Failure(time.time(), full.stage.value, full.message, full.hint)
 
     def _look_soon(self) -> None:
-        self._look_now.set()
+        self._looked = float("-inf")
 
     def _lost(self) -> None:
         """After an attempt."""
