@@ -34,6 +34,8 @@ _OF_STORE = {
     "elected": "1 while this node publishes for the cluster.",
     "services": "Services that are published for the cluster.",
     "nodes": "Nodes that are published.",
+    "identities": "Security identities that are published.",
+    "ips": "Addresses of endpoints that are published.",
     "foreign": "Keys of somebody else among those of the cluster's services.",
     "failures": "Attempts in a row that failed.",
     "size": "Bytes of the store's database.",

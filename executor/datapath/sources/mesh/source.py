@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Optional
 
@@ -12,6 +11,7 @@ from datapath.sources.mesh.follower import Follower, FollowerStatus
 from datapath.sources.mesh.kinds import SERVICES
 from datapath.sources.mesh.memory import Changes
 from datapath.sources.mesh.session import Rules
+from datapath.sources.mesh.together import cancel
 from datapath.state.model import Peer
 from datapath.state.remote import RemoteService, RemoteServices, ServiceName
 
@@ -54,11 +54,7 @@ class MeshSource:
         try:
             await self._batches.run(deliver)
         finally:
-            tasks = list(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(*self._tasks.values())
 
     def _note(self, cluster: str, changes: Mapping[ServiceName, Optional[RemoteService]]) -> None:
         self._batches.waiting.setdefault(cluster, {}).update(changes)
