@@ -30,8 +30,6 @@ _raw:
   elements: dict
 """
 
-from pathlib import Path
-
 import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
@@ -75,7 +73,7 @@ class LookupModule(LookupBase):
 
     def _manifest(self, name):
         """What a file of manifests holds."""
-        path = Path(self._inventory.value("inventory_dir", ""), name)
+        path = self._inventory.path(name)
         try:
             text = path.read_text(encoding="utf-8")
             documents = [each for each in yaml.safe_load_all(text) if each is not None]

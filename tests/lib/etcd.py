@@ -74,11 +74,14 @@ class Etcd:
     cluster's own nodes (`agent`).
     """
 
-    def __init__(self, directory, authority, cluster, *, address="127.0.0.1", port=None, namespace=None, auth=True):
+    def __init__(
+        self, directory, authority, cluster, *, address="127.0.0.1", port=None, namespace=None, auth=True, quota=0
+    ):
         self.directory, self.authority, self.cluster = directory, authority, cluster
         self.address = address
         self._inside = nullcontext() if namespace is None else namespace
         self.port = port or _free_port()
+        self._quota = quota
         self.process = None
         self._server = authority.issue(f"etcd-{cluster}", [address, "localhost"])
         self._root = authority.issue("root")
@@ -103,6 +106,7 @@ class Etcd:
             "--client-cert-auth", "--trusted-ca-file", str(self.authority.path),
             "--cert-file", str(certificate), "--key-file", str(key),
             "--heartbeat-interval", "50", "--election-timeout", "500", "--log-level", "warn",
+            "--quota-backend-bytes", str(self._quota),
         ]  # fmt: skip
         log = (self.directory / f"etcd-{self.cluster}.log").open("ab")
         with log, self._inside:

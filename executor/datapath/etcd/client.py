@@ -22,6 +22,7 @@ from datapath.etcd.certificates import Certificate
 from datapath.etcd.dial import Credentials, Reached, reach
 from datapath.etcd.errors import Stage, StoreError, explain_call, explain_cancelled
 from datapath.etcd.operations import Change
+from datapath.etcd.waiting import within
 from datapath.state.model import StoreEndpoint
 
 Q = TypeVar("Q")
@@ -127,7 +128,7 @@ class Client:
                 beat = asyncio.ensure_future(_beat(stream.send_message))
                 try:
                     while True:
-                        answer = await asyncio.wait_for(stream.recv_message(), SILENCE)
+                        answer = await within(stream.recv_message(), SILENCE)
                         _tell(answer, what, changed)
                 finally:
                     beat.cancel()

@@ -15,7 +15,8 @@ from grpclib.client import StreamStreamMethod, UnaryUnaryMethod
 from datapath.etcd import rpc_pb2 as rpc
 from datapath.etcd.client import CALL_TIMEOUT, FAILURES, Client
 from datapath.etcd.errors import LeaseGoneError, Stage, StoreError, explain_call
-from datapath.etcd.operations import Created, Operation, Put
+from datapath.etcd.operations import Operation, Put, Quiet, Requirement
+from datapath.etcd.waiting import within
 
 _ALARMS = {rpc.NOSPACE: "NOSPACE", rpc.CORRUPT: "CORRUPT"}
 
@@ -59,7 +60,7 @@ class Writer:
         )
         self._alarm = UnaryUnaryMethod(channel, "/etcdserverpb.Maintenance/Alarm", rpc.AlarmRequest, rpc.AlarmResponse)
 
-    async def commit(self, operations: Sequence[Operation], only_if: Sequence[Created] = ()) -> Optional[int]:
+    async def commit(self, operations: Sequence[Operation], only_if: Sequence[Requirement] = ()) -> Optional[int]:
         """Write all of it, or nothing: None where a condition does not hold. The store's revision after it."""
         request = rpc.TxnRequest(compare=map(_compare, only_if), success=map(_request, operations))
         answer = await self.client.call(self._txn, request, f"writing {_text(operations)}")
@@ -74,10 +75,10 @@ class Writer:
         await self.client.call(self._revoke, rpc.LeaseRevokeRequest(ID=lease), "ending a lease")
 
     async def time_to_live(self, lease: int) -> Optional[int]:
-        """Seconds that the lease was granted for; None where it has ended."""
+        """Seconds that the lease was granted for; None where it has ended (what is left is rounded down)."""
         request = rpc.LeaseTimeToLiveRequest(ID=lease)
         answer = await self.client.call(self._time_to_live, request, "the age of a lease")
-        return answer.grantedTTL if answer.TTL > 0 else None
+        return answer.grantedTTL if answer.TTL >= 0 else None
 
     async def keep_alive(self, lease: int, seconds: float, renewed: Callable[[], None]) -> None:
         """Renew a lease of that many seconds at a third of them, and tell each time; always raises.
@@ -88,7 +89,7 @@ class Writer:
             async with self._keep_alive.open() as stream:
                 while True:
                     await stream.send_message(rpc.LeaseKeepAliveRequest(ID=lease))
-                    answer = await asyncio.wait_for(stream.recv_message(), CALL_TIMEOUT)
+                    answer = await within(stream.recv_message(), CALL_TIMEOUT)
                     if answer is None:
                         raise StoreError(Stage.STORE, "the store ended the renewal of a lease")
                     if answer.TTL <= 0:
@@ -112,7 +113,16 @@ class Writer:
         )
 
 
-def _compare(condition: Created) -> rpc.Compare:
+def _compare(condition: Requirement) -> rpc.Compare:
+    if isinstance(condition, Quiet):
+        # Of a range, every key is compared; where there is none, a key that was never written.
+        return rpc.Compare(
+            result=rpc.Compare.LESS,
+            target=rpc.Compare.MOD,
+            key=condition.start,
+            range_end=condition.end,
+            mod_revision=condition.revision + 1,
+        )
     return rpc.Compare(
         result=rpc.Compare.EQUAL,
         target=rpc.Compare.CREATE,

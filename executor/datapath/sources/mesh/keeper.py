@@ -16,9 +16,24 @@ from datapath.sources.mesh.together import together
 
 if TYPE_CHECKING:
     from datapath.etcd.client import Client, Span
+    from datapath.etcd.errors import FullError
     from datapath.etcd.writes import Writer
 
 log = logging.getLogger(__name__)
+
+FULL_RETRY = 2.0
+"""Seconds between attempts to write into a store that is full."""
+
+
+class Companion:
+    """Works out what is to be kept, where that takes the store."""
+
+    async def prepare(self, client: Client, writer: Writer) -> None:
+        """With a new session: there is a lease, and nothing is written yet."""
+
+    async def run(self, client: Client, writer: Writer) -> None:
+        """Go on as long as the session lasts; always raises."""
+        await asyncio.Event().wait()
 
 
 class Keeper:
@@ -32,10 +47,13 @@ class Keeper:
         """When the lease was last renewed (seconds since the epoch)."""
         self.complete = False
         """Whether the store was seen to have everything."""
+        self.full: Optional[FullError] = None
+        """Why nothing can be written, although there is a connection."""
         self.began: Callable[[], None] = lambda: None
         """Called when it is known what there is, before anything is written."""
         self.wrote: Callable[[], None] = lambda: None
         """Called when everything is written."""
+        self.companion = Companion()
         self._registry = registry
         self._spans = spans
         self._open = asyncio.Event()
@@ -60,12 +78,14 @@ class Keeper:
     async def _session(self, client: Client, writer: Writer, only_if: Sequence[Created]) -> None:
         starts = await self._list(client)
         await self._take_lease(writer, only_if)
+        await self.companion.prepare(client, writer)
         self.began()
         self._open.set()
         await together(
             client.watch(starts, self._take),
             writer.keep_alive(self.keyspace.lease, self.ttl, self._note_renewal),
             self._write(writer, only_if),
+            self.companion.run(client, writer),
         )
 
     async def _list(self, client: Client) -> Mapping[Span, int]:
@@ -98,14 +118,24 @@ class Keeper:
         await _commit(writer, [Put(own_store.lease_key(self._registry, lease), b"{}", lease)], only_if)
 
     async def _write(self, writer: Writer, only_if: Sequence[Created]) -> None:
+        from datapath.etcd.errors import FullError  # noqa: PLC0415
+
         keyspace = self.keyspace
         while True:
             await self._open.wait()
             self._open.clear()
             self.complete = False
-            while operations := keyspace.operations():
-                for batch in batches(operations):
-                    keyspace.written(batch, await _commit(writer, batch, only_if))
+            try:
+                while operations := keyspace.operations():
+                    for batch in batches(operations):
+                        keyspace.written(batch, await _commit(writer, batch, only_if))
+            except FullError as error:
+                # What is there stays, if only its leases are renewed meanwhile.
+                self.full = error
+                await asyncio.sleep(FULL_RETRY)
+                self._open.set()
+                continue
+            self.full = None
             keyspace.settle()
             self.complete = True
             self.wrote()
