@@ -22,7 +22,7 @@ from datapath.agent.metrics import Metrics
 from datapath.agent.paths import Paths
 from datapath.kernel import Kernel, ObjectSource
 from datapath.kernel.follow import TICK, Asker, Follower
-from datapath.kernel.link_events import LinkEvents
+from datapath.kernel.link_events import LinkEvents, device_indexes
 from datapath.kernel.neighbours import known
 from datapath.sources.health import HealthChecker, targets
 from datapath.sources.mesh.memory import Changes
@@ -238,6 +238,12 @@ class Daemon:
         if changed:
             log.info("devices of endpoints changed")
             self._retry.set()
+        self._publish_endpoints()
+
+    def _publish_endpoints(self) -> None:
+        """Have other clusters know the endpoints that are there."""
+        devices = device_indexes()
+        self._publication.endpoints_changed(each for each in self._desired.endpoints if each.interface in devices)
 
     async def _compare_loop(self) -> None:
         """Notice drift; it is reported, not healed: whoever changed the kernel may be at work."""
@@ -283,6 +289,7 @@ class Daemon:
         self._checker.update(targets(desired.services), unhealthy)
         self._mesh.update(desired.peers, options, self._agent.remote)
         self._publication.update(desired, dict(self._agent.health))
+        self._publish_endpoints()
         if options["arping-refresh-period"] != self._period:
             self._period = options["arping-refresh-period"]
             self._period_changed.set()

@@ -13,11 +13,12 @@ from datapath import __version__
 from datapath.agent import clustermesh, views
 from datapath.agent.core import Agent
 from datapath.agent.own_store import own_store
+from datapath.sources.mesh.kinds import KINDS
 
 _OF_CLUSTERS = {
     "connected": "1 while there is a connection to the cluster's store.",
     "ready": "1 while everything that the cluster publishes has been read.",
-    "services": "Services of the cluster that are known.",
+    **{kind.name: f"{kind.name.capitalize()} of the cluster that are known." for kind in KINDS},
     "quarantined_count": "Values of the cluster that are not used.",
     "failures": "Attempts in a row that failed.",
     "heartbeat": "When the cluster last said that it is there, in seconds since the epoch.",
@@ -33,6 +34,8 @@ _OF_STORE = {
     "elected": "1 while this node publishes for the cluster.",
     "services": "Services that are published for the cluster.",
     "nodes": "Nodes that are published.",
+    "identities": "Security identities that are published.",
+    "ips": "Addresses of endpoints that are published.",
     "foreign": "Keys of somebody else among those of the cluster's services.",
     "failures": "Attempts in a row that failed.",
     "size": "Bytes of the store's database.",
@@ -145,6 +148,13 @@ class _Datapath(Collector):
                     family.add_metric([row["name"]], row[name])
             if family.samples:
                 yield family
+        text = "1 while everything of a kind that the cluster publishes has been read."
+        synced = GaugeMetricFamily("datapath_clustermesh_synced", text, labels=["cluster", "kind"])
+        for row in rows:
+            for kind, done in row["synced"].items():
+                synced.add_metric([row["name"], kind], done)
+        if synced.samples:
+            yield synced
 
     def _store(self) -> Iterator[Metric]:
         """Of this cluster's own store; nothing where this node publishes nothing."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from datapath.agent.certificates import expiry_hint
 from datapath.agent.core import Agent
+from datapath.sources.mesh.kinds import KINDS
 from datapath.sources.mesh.publication import node_name
 from datapath.sources.mesh.publisher import Publisher, PublisherStatus
 from datapath.spec.options import effective
@@ -51,8 +52,7 @@ def own_store(agent: Agent) -> Optional[dict[str, Any]]:
         "connected": status.connected,
         "since": status.since,
         "endpoint": status.endpoint or None,
-        "services": status.services,
-        "nodes": status.nodes,
+        **{kind.name: status.counts.get(kind.name) for kind in KINDS},
         "foreign": status.foreign,
         "oversized": [{"service": name, "bytes": size} for name, size in sorted(oversized.items())],
         **_condition(status),

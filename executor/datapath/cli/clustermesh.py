@@ -44,16 +44,19 @@ def status(document: Document) -> str:
             state(each),
             duration(max(time.time() - each["since"], 0)),
             each["endpoint"] or "-",
-            count(each["services"]),
+            *(count(each[kind]) for kind in each["synced"]),
             ago(each["heartbeat"]),
             count(each["failures"]),
             days(each["certificate_expires"]),
         )
         for each in document["clusters"]
     ]
-    header = ("CLUSTER", "ID", "STATE", "FOR", "ENDPOINT", "SERVICES", "HEARTBEAT", "FAILURES", "CERTIFICATE")
+    kinds = [kind.upper() for kind in (document["clusters"][0]["synced"] if rows else ())]
+    header = ("CLUSTER", "ID", "STATE", "FOR", "ENDPOINT", *kinds, "HEARTBEAT", "FAILURES", "CERTIFICATE")
+    numbers = range(5, 5 + len(kinds))
     parts = [head, *own_store.sections(document["store"])]
-    parts.append(table(header, rows, right=(1, 5, 7)) if rows else "no other cluster is configured")
+    right = (1, *numbers, numbers.stop + 1)
+    parts.append(table(header, rows, right=right) if rows else "no other cluster is configured")
     parts += ["\n".join(_troubles(each)) for each in document["clusters"] if list(_troubles(each))]
     parts += [paint(f"warning: {each}", YELLOW) for each in document["warnings"]]
     return "\n\n".join(parts)

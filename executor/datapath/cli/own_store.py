@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 Document = Mapping[str, Any]
 
 _MIB = 1 << 20
-_HEADER = ("STORE", "STATE", "FOR", "PUBLISHER", "SERVICES", "NODES", "LEASE", "SIZE", "ALARMS", "CERTIFICATE")
+_KINDS = ("services", "nodes", "identities", "ips")
+_HEADER = ("STORE", "STATE", "FOR", "PUBLISHER", *map(str.upper, _KINDS), "LEASE", "SIZE", "ALARMS", "CERTIFICATE")
 
 
 def sections(store: Optional[Document]) -> Iterator[str]:
@@ -29,14 +30,13 @@ def sections(store: Optional[Document]) -> Iterator[str]:
         state(store),
         duration(max(time.time() - store["since"], 0)),
         _publisher(store),
-        _number(store["services"]),
-        _number(store["nodes"]),
+        *(_number(store[kind]) for kind in _KINDS),
         _lease(store["lease"]),
         _size(store),
         ", ".join(store["alarms"]) or "none",
         days(store["certificate_expires"]),
     )
-    yield table(_HEADER, [row], right=(4, 5))
+    yield table(_HEADER, [row], right=range(4, 8))
     troubles = list(_troubles(store))
     if troubles:
         yield "\n".join(troubles)

@@ -48,6 +48,17 @@ class Created(NamedTuple):
     revision: int
 
 
+class Quiet(NamedTuple):
+    """A condition: no key from `start` to before `end` was written after this revision; after 0: there is none."""
+
+    start: bytes
+    end: bytes
+    revision: int
+
+
+Requirement = Union[Created, Quiet]
+
+
 def batches(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
     """As few transactions as there may be, in order."""
     batch: list[Operation] = []

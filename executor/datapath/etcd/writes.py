@@ -15,7 +15,7 @@ from grpclib.client import StreamStreamMethod, UnaryUnaryMethod
 from datapath.etcd import rpc_pb2 as rpc
 from datapath.etcd.client import CALL_TIMEOUT, FAILURES, Client
 from datapath.etcd.errors import LeaseGoneError, Stage, StoreError, explain_call
-from datapath.etcd.operations import Created, Operation, Put
+from datapath.etcd.operations import Operation, Put, Quiet, Requirement
 from datapath.etcd.waiting import within
 
 _ALARMS = {rpc.NOSPACE: "NOSPACE", rpc.CORRUPT: "CORRUPT"}
@@ -60,7 +60,7 @@ class Writer:
         )
         self._alarm = UnaryUnaryMethod(channel, "/etcdserverpb.Maintenance/Alarm", rpc.AlarmRequest, rpc.AlarmResponse)
 
-    async def commit(self, operations: Sequence[Operation], only_if: Sequence[Created] = ()) -> Optional[int]:
+    async def commit(self, operations: Sequence[Operation], only_if: Sequence[Requirement] = ()) -> Optional[int]:
         """Write all of it, or nothing: None where a condition does not hold. The store's revision after it."""
         request = rpc.TxnRequest(compare=map(_compare, only_if), success=map(_request, operations))
         answer = await self.client.call(self._txn, request, f"writing {_text(operations)}")
@@ -113,7 +113,16 @@ class Writer:
         )
 
 
-def _compare(condition: Created) -> rpc.Compare:
+def _compare(condition: Requirement) -> rpc.Compare:
+    if isinstance(condition, Quiet):
+        # Of a range, every key is compared; where there is none, a key that was never written.
+        return rpc.Compare(
+            result=rpc.Compare.LESS,
+            target=rpc.Compare.MOD,
+            key=condition.start,
+            range_end=condition.end,
+            mod_revision=condition.revision + 1,
+        )
     return rpc.Compare(
         result=rpc.Compare.EQUAL,
         target=rpc.Compare.CREATE,

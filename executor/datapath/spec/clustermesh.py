@@ -27,7 +27,7 @@ NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 NAME = re.compile(r"[a-zA-Z0-9]([-._a-zA-Z0-9]{0,251}[a-zA-Z0-9])?", re.ASCII)
 _CLUSTER = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 _HOST = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
-_DEFAULT_NAMESPACE = "default"
+DEFAULT_NAMESPACE = "default"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def parse_network(word: str) -> IPNetwork:
 def service_name(name: str) -> Optional[ServiceName]:
     """What a service of this node is called in the mesh; None where it cannot be called anything there."""
     namespace, slash, rest = name.partition("/")
-    found = ServiceName(namespace, rest) if slash else ServiceName(_DEFAULT_NAMESPACE, name)
+    found = ServiceName(namespace, rest) if slash else ServiceName(DEFAULT_NAMESPACE, name)
     return found if NAMESPACE.fullmatch(found.namespace) and NAME.fullmatch(found.name) else None
 
 

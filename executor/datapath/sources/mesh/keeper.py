@@ -21,9 +21,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 FULL_RETRY = 2.0
 """Seconds between attempts to write into a store that is full."""
+
+
+class Companion:
+    """Works out what is to be kept, where that takes the store."""
+
+    async def prepare(self, client: Client, writer: Writer) -> None:
+        """With a new session: there is a lease, and nothing is written yet."""
+
+    async def run(self, client: Client, writer: Writer) -> None:
+        """Go on as long as the session lasts; always raises."""
+        await asyncio.Event().wait()
 
 
 class Keeper:
@@ -43,6 +53,7 @@ class Keeper:
         """Called when it is known what there is, before anything is written."""
         self.wrote: Callable[[], None] = lambda: None
         """Called when everything is written."""
+        self.companion = Companion()
         self._registry = registry
         self._spans = spans
         self._open = asyncio.Event()
@@ -67,12 +78,14 @@ class Keeper:
     async def _session(self, client: Client, writer: Writer, only_if: Sequence[Created]) -> None:
         starts = await self._list(client)
         await self._take_lease(writer, only_if)
+        await self.companion.prepare(client, writer)
         self.began()
         self._open.set()
         await together(
             client.watch(starts, self._take),
             writer.keep_alive(self.keyspace.lease, self.ttl, self._note_renewal),
             self._write(writer, only_if),
+            self.companion.run(client, writer),
         )
 
     async def _list(self, client: Client) -> Mapping[Span, int]:

@@ -22,10 +22,17 @@ class Keyspace:
         """That the owner's keys may have."""
         self.last: Mapping[bytes, None] = {}
         """Keys that are written once all others are what they should be, and whose value stays then."""
+        self.shared: tuple[bytes, ...] = ()
+        """What keys begin with that all owners have side by side: of those only its own are remembered.
+
+        Who wrote such a key last has it.
+        """
         self._want: dict[bytes, bytes] = {}
         self._have: dict[bytes, Change] = {}
         self._open: set[bytes] = set()
         """Keys that may have to be written."""
+        self._taken: set[bytes] = set()
+        """Shared ones that somebody else has written since."""
 
     def want(self, values: Mapping[bytes, Optional[bytes]]) -> None:
         """Have these keys be so; None is that they are not."""
@@ -38,13 +45,19 @@ class Keyspace:
 
     def begin(self, entries: Iterable[Change], leases: Collection[int]) -> None:
         """What there is, and which leases are the owner's."""
-        self._have = {each.key: each for each in entries}
         self.leases = set(leases)
+        self._have = {each.key: each for each in entries if not self._of_others(each)}
+        self._taken.clear()
         self._open = {*self._want, *self._have}
 
     def has(self, key: bytes) -> bool:
         """Whether there is such a key."""
         return key in self._have
+
+    def own(self, key: bytes) -> Optional[bytes]:
+        """The value of a key that is as safe as any of the owner's."""
+        found = self._have.get(key)
+        return None if found is None or found.lease != self.lease else found.value
 
     def counts(self) -> Mapping[int, int]:
         """Lease -> how many keys have it."""
@@ -59,10 +72,13 @@ class Keyspace:
             known = self._have.get(change.key)
             if known is not None and known.revision >= change.revision:
                 continue
-            if change.value is None:
-                self._have.pop(change.key, None)
-            else:
+            self._taken.discard(change.key)
+            if change.value is not None and not self._of_others(change):
                 self._have[change.key] = change
+            else:
+                self._have.pop(change.key, None)
+                if change.value is not None and change.key in self._want:
+                    self._taken.add(change.key)
             if self._operation(change.key) is not None:
                 self._open.add(change.key)
         return bool(self._open)
@@ -90,8 +106,13 @@ class Keyspace:
         """Keys of somebody else among those that are not wanted."""
         return sum(key not in self._want and each.lease not in self.leases for key, each in self._have.items())
 
+    def _of_others(self, entry: Change) -> bool:
+        return entry.key.startswith(self.shared) and entry.lease not in self.leases
+
     def _operation(self, key: bytes) -> Optional[Operation]:
         want, have = self._want.get(key), self._have.get(key)
+        if key in self._taken:
+            return None
         if want is None:
             return Delete(key) if have is not None and have.lease in self.leases else None
         if have is None or have.value is None:

@@ -31,7 +31,6 @@ HEARTBEAT = "cilium/.heartbeat"
 QUIET = 120.0
 """Seconds without a heartbeat that are too many: Cilium counts two minutes as an error."""
 PROTOCOLS = ("TCP", "UDP", "SCTP")
-SERVICES = "services/v1"
 _PORT_NAME = re.compile(r"[-._a-zA-Z0-9]{0,63}", re.ASCII)
 
 
@@ -55,16 +54,6 @@ def config_key(cluster: str) -> str:
 def area(cached: bool) -> str:
     """The place of what a cluster publishes itself, or of a copy."""
     return "cilium/cache" if cached else "cilium/state"
-
-
-def services_prefix(cluster: str, cached: bool) -> str:
-    """What the keys of a cluster's services begin with."""
-    return f"{area(cached)}/{SERVICES}/{cluster}/"
-
-
-def synced_key(cluster: str, cached: bool, kind: str = SERVICES) -> str:
-    """The key that is there once all of a kind that a cluster has is published."""
-    return f"cilium/synced/{cluster}/{area(cached)}/{kind}"
 
 
 def key_text(key: bytes) -> str:
@@ -102,12 +91,8 @@ def dump_config(config: ClusterConfig) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def parse_service_key(prefix: str, key: bytes) -> ServiceName:
-    """The service that a key is about. Raises QuarantineError."""
-    try:
-        rest = key.decode("ascii")[len(prefix) :]
-    except UnicodeDecodeError:
-        raise QuarantineError("the key is not ASCII text") from None
+def parse_service_name(rest: str) -> ServiceName:
+    """The service whose key ends so. Raises QuarantineError."""
     namespace, slash, name = rest.partition("/")
     if not slash or not NAMESPACE.fullmatch(namespace) or not NAME.fullmatch(name):
         raise QuarantineError("the key does not end with NAMESPACE/NAME")

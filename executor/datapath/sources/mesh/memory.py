@@ -1,6 +1,7 @@
 """What other clusters published last, kept on the node: a node that starts while a store is away serves with it.
 
-A database and not a document, because one changed service of thousands must not cost writing them all.
+A database and not a document, because one changed service of thousands must not cost writing them all. Only services
+are kept: nothing forwards by nodes, identities and addresses so far, and those change with every container.
 """
 
 from __future__ import annotations

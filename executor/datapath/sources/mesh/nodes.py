@@ -20,7 +20,6 @@ from datapath.sources.mesh.values import (
 from datapath.state.model import IPNetwork
 from datapath.state.remote import NodeAddress, RemoteNode
 
-NODES = "nodes/v1"
 # A DNS name, as Kubernetes has nodes.
 _NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
 _TYPE = re.compile(r"[A-Za-z]{1,32}", re.ASCII)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, Optional
 
 from datapath.sources.merge import Health
@@ -13,7 +13,7 @@ from datapath.sources.mesh.publisher import Publisher
 from datapath.sources.mesh.together import cancel
 from datapath.sources.mesh.withdrawal import withdraw
 from datapath.spec.options import effective
-from datapath.state.model import DesiredState, OwnStore
+from datapath.state.model import DesiredState, Endpoint, OwnStore
 
 FAREWELL = 5.0
 """Seconds that a withdrawal may take of the daemon's stop."""
@@ -31,6 +31,7 @@ class Publication:
         self.publisher: Optional[Publisher] = None
         """None while nothing is published."""
         self._services: Optional[PublishedServices] = None
+        self._endpoints: tuple[Endpoint, ...] = ()
         self._task: Optional[asyncio.Task[None]] = None
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -49,11 +50,23 @@ class Publication:
             self.publisher = publisher = Publisher(store, cluster, node_name(store), ttl)
             self._task = asyncio.ensure_future(self._after(set(self._leaving), publisher.run()))
         publisher.of_cluster.want(self._services.update(desired.services, health))
+        publisher.endpoints.want(self._endpoints)
 
     def health_changed(self, changes: Health) -> None:
         """Publish what results of health checks change."""
         if self.publisher is not None and self._services is not None:
             self.publisher.of_cluster.want(self._services.health_changed(changes))
+
+    def endpoints_changed(self, endpoints: Iterable[Endpoint]) -> None:
+        """Publish identities and addresses of these."""
+        self._endpoints = tuple(endpoints)
+        if self.publisher is not None:
+            self.publisher.endpoints.want(self._endpoints)
+
+    def identity(self, endpoint: Endpoint) -> Optional[int]:
+        """The endpoint's number in the cluster; None while it has none."""
+        publisher = self.publisher
+        return None if publisher is None else publisher.endpoints.identity(endpoint)
 
     @property
     def oversized(self) -> dict[str, int]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from datapath.sources.merge import Health, judged_state
-from datapath.sources.mesh import layout
+from datapath.sources.mesh.kinds import IDENTITIES, IPS, NODES, SERVICES, Kind
 from datapath.sources.mesh.layout import ClusterConfig, dump_config, dump_service
-from datapath.sources.mesh.nodes import NODES, dump_node
+from datapath.sources.mesh.nodes import dump_node
 from datapath.sources.mesh.values import LARGEST_VALUE
 from datapath.spec.global_services import by_mesh_name, port_names
 from datapath.state.model import BackendState, IPAddress, MeshNode, Service
@@ -18,7 +18,7 @@ from datapath.state.remote import NodeAddress, Port, RemoteNode, RemoteService, 
 
 INTERNAL = "InternalIP"
 """What Kubernetes calls an address that nodes reach each other at."""
-LATER_KINDS = (NODES, "identities/v1", "ip/v1")
+LATER_KINDS: tuple[Kind[Any, Any], ...] = (NODES, IDENTITIES, IPS)
 """What nodes publish each for itself, so that all of it is there only some time after their store is."""
 
 Changes = dict[bytes, Optional[bytes]]
@@ -52,7 +52,7 @@ def config_value(cluster: Cluster) -> bytes:
 
 def node_key(cluster: Cluster, name: str) -> bytes:
     """Where a node publishes itself."""
-    return f"{layout.area(False)}/{NODES}/{cluster.name}/{name}".encode()
+    return f"{NODES.prefix(cluster.name, False)}{name}".encode()
 
 
 def node_value(cluster: Cluster, name: str, node: MeshNode) -> bytes:
@@ -64,7 +64,7 @@ def node_value(cluster: Cluster, name: str, node: MeshNode) -> bytes:
 
 def service_key(cluster: Cluster, name: ServiceName) -> bytes:
     """Where a service is published."""
-    return f"{layout.services_prefix(cluster.name, False)}{name}".encode()
+    return f"{SERVICES.prefix(cluster.name, False)}{name}".encode()
 
 
 def published_service(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from datapath.sources.mesh import layout, own_store
+from datapath.sources.mesh.collector import collect
 from datapath.sources.mesh.election import Election
 from datapath.sources.mesh.follower import RETRY_FIRST, RETRY_LONGEST, Failure
 from datapath.sources.mesh.keeper import Keeper
-from datapath.sources.mesh.nodes import NODES
+from datapath.sources.mesh.kinds import KINDS, SERVICES, Kind
+from datapath.sources.mesh.own_endpoints import OwnEndpoints
 from datapath.sources.mesh.published import LATER_KINDS, Cluster, config_value, node_key, node_value, timestamp
 from datapath.sources.mesh.session import check_authorisation
 from datapath.sources.mesh.together import together
@@ -55,9 +57,8 @@ class PublisherStatus:
     condition: Optional[Condition] = None
     quota: Optional[int] = None
     """Bytes that its database may have."""
-    services: Optional[int] = None
-    """That are published for the cluster, by whoever is elected."""
-    nodes: Optional[int] = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Kind -> how many of it are published for the cluster, by all of its nodes."""
     foreign: int = 0
     """Keys that somebody else wrote among those of the cluster's services."""
     failures: int = 0
@@ -76,9 +77,12 @@ class Publisher:
         self.election = Election(cluster.name, node, store.publisher)
         self.of_node = Keeper(own_store.leases_prefix(cluster.name, own_store.node_owner(node)), ttl, self._node_spans)
         self.of_cluster = Keeper(own_store.leases_prefix(cluster.name, own_store.CLUSTER), ttl, self._cluster_spans)
+        self.endpoints = OwnEndpoints(cluster, store.node, self.of_node)
+        self.of_node.companion = self.endpoints
+        self.of_node.keyspace.shared = self.endpoints.shared
         self.of_node.wrote = self.of_cluster.wrote = self._look_soon
         self.of_cluster.began = self._begin
-        self.of_cluster.keyspace.last = dict.fromkeys(map(self._synced, (layout.SERVICES, *LATER_KINDS)))
+        self.of_cluster.keyspace.last = dict.fromkeys(map(self._synced, (SERVICES, *LATER_KINDS)))
         self.of_node.want({node_key(cluster, node): node_value(cluster, node, store.node)})
         self.of_cluster.want({layout.config_key(cluster.name).encode(): config_value(cluster)})
         self._settling: Optional[asyncio.TimerHandle] = None
@@ -170,7 +174,12 @@ class Publisher:
                 await self.election.changed()
                 continue
             log.info("publishing for cluster %s", self.cluster.name)
-            await together(self.of_cluster.run(client, writer, [mandate]), self._beat(), self._while_elected(mandate))
+            await together(
+                self.of_cluster.run(client, writer, [mandate]),
+                self._beat(),
+                self._while_elected(mandate),
+                collect(client, writer, self.cluster, mandate),
+            )
 
     async def _while_elected(self, mandate: Created) -> None:
         while self.election.mandate == mandate:
@@ -186,7 +195,7 @@ class Publisher:
         self._cancel_settling()
         keyspace, now = self.of_cluster.keyspace, timestamp()
         later = [self._synced(kind) for kind in LATER_KINDS]
-        self.of_cluster.want({self._synced(layout.SERVICES): now})
+        self.of_cluster.want({self._synced(SERVICES): now})
         self.of_cluster.want({key: now if keyspace.has(key) else None for key in later})
         loop = asyncio.get_running_loop()
         self._settling = loop.call_later(SETTLE, self.of_cluster.want, dict.fromkeys(later, now))
@@ -206,8 +215,7 @@ class Publisher:
         while True:
             status.condition = await writer.condition()
             status.quota = status.condition.quota or quota
-            status.services = await client.count(prefix(layout.services_prefix(cluster, False)))
-            status.nodes = await client.count(prefix(f"{layout.area(False)}/{NODES}/{cluster}/"))
+            status.counts = {kind.name: await client.count(prefix(kind.prefix(cluster, False))) for kind in KINDS}
             self._note_full()
             status.foreign = self.of_cluster.keyspace.foreign if self.elected else 0
             if self.ready:
@@ -232,17 +240,18 @@ class Publisher:
             status.connected, status.since = False, time.time()
         status.failures += 1
 
-    def _synced(self, kind: str) -> bytes:
-        return layout.synced_key(self.cluster.name, False, kind).encode()
+    def _synced(self, kind: Kind[Any, Any]) -> bytes:
+        return kind.synced(self.cluster.name, False).encode()
 
     def _node_spans(self) -> Iterable[Span]:
-        from datapath.etcd.client import Span  # noqa: PLC0415
+        from datapath.etcd.client import Span, prefix  # noqa: PLC0415
 
-        return [Span(node_key(self.cluster, self.status.node))]
+        shared = (prefix(each.decode()) for each in self.endpoints.shared)
+        return [Span(node_key(self.cluster, self.status.node)), *shared]
 
     def _cluster_spans(self) -> Iterable[Span]:
         from datapath.etcd.client import Span, prefix  # noqa: PLC0415
 
         name = self.cluster.name
         keys = [layout.HEARTBEAT.encode(), layout.config_key(name).encode(), *self.of_cluster.keyspace.last]
-        return [prefix(layout.services_prefix(name, False)), *map(Span, keys)]
+        return [prefix(SERVICES.prefix(name, False)), *map(Span, keys)]

@@ -11,6 +11,7 @@ from datapath.etcd.dial import Credentials
 from datapath.etcd.errors import Stage, StoreError
 from datapath.etcd.writes import Writer
 from datapath.sources.mesh import layout, own_store
+from datapath.sources.mesh.kinds import SERVICES
 from datapath.sources.mesh.published import Cluster
 from datapath.sources.mesh.session import check_authorisation
 from datapath.sources.mesh.troubleshoot import Step, dial, failed
@@ -61,7 +62,7 @@ async def _read(client: Client, cluster: Cluster, note: Note) -> None:
     else:
         note(Stage.DATA, True, f"{publisher} publishes for the cluster")
     await _read_config(client, cluster, note)
-    services = await client.count(prefix(layout.services_prefix(cluster.name, False)))
+    services = await client.count(prefix(SERVICES.prefix(cluster.name, False)))
     note(Stage.DATA, True, f"{services} services are published")
 
 
