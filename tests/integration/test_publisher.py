@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -71,11 +72,11 @@ def service(name="web", backends=(1, 2), **fields):
     return {"name": name, "frontends": frontends, "backends": places, "health_check": CHECK, "global": True, **fields}
 
 
-def desired(store, *services, node="lb1", candidate=True, files=None, ttl=TTL, **config):
+def desired(store, *services, node="lb1", candidate=True, files=None, ttl=TTL, addresses=("192.0.2.1",), **config):
     certificate, key = files or store.agent
     place = {"endpoints": [store.endpoint], "ca": str(store.authority.path)}
     place.update(certificate=str(certificate), key=str(key), publisher=candidate)
-    place["node"] = {"name": node, "addresses": ["192.0.2.1"]}
+    place["node"] = {"name": node, "addresses": list(addresses)}
     state = document.merge(
         DesiredState(),
         {
@@ -394,6 +395,45 @@ def test_what_somebody_changes_is_written_again_and_what_is_theirs_left_alone(st
         f"{SERVICES}default/theirs",
         "cilium/state/services/v1/c2/default/web",
     ]
+
+
+def test_two_nodes_of_one_name_do_not_keep_the_store_busy(store):
+    async def main():
+        first, second = Node(desired(store)), Node(desired(store, candidate=False, addresses=["192.0.2.2"]))
+        async with nodes(first, second):
+            key = f"{NODES}lb1"
+            await until(lambda: first.publisher.of_node.contested == key, what="the contest")
+            before = await asyncio.to_thread(store.revision)
+            await asyncio.sleep(2)
+            return await asyncio.to_thread(store.revision) - before
+
+    assert asyncio.run(main()) < 20
+
+
+def test_new_certificates_are_used_at_once(store, tmp_path):
+    """Without a gap in what is published, and without another election."""
+    files = [Path(shutil.copy2(each, tmp_path)) for each in store.agent]
+
+    async def main():
+        async with nodes(Node(desired(store, service(), files=files, ttl=60))) as (node,):
+            await until(lambda: node.ready)
+            expires, mandate = node.publisher.status.own_certificate_expires, node.publisher.election.mandate
+            with watched(store, "cilium/state/") as events:
+                renewed = store.authority.issue("agent-c1", lasting=datetime.timedelta(days=90))
+                # One by one, as files are replaced: meanwhile they do not belong together.
+                for new, old in zip(renewed, files):
+                    shutil.copy2(new, old)
+                    await asyncio.sleep(0.7)
+                await until(lambda: node.publisher.status.own_certificate_expires > expires, 5, "the new certificate")
+                await until(lambda: node.ready, 5, "the connection")
+                return (
+                    events(),
+                    node.publisher.election.mandate == mandate,
+                    node.publisher.status.failures,
+                    node.failure,
+                )
+
+    assert asyncio.run(main()) == ([], True, 0, "")
 
 
 def test_a_store_that_is_killed_and_comes_back(own):
