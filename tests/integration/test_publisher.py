@@ -397,6 +397,32 @@ def test_what_somebody_changes_is_written_again_and_what_is_theirs_left_alone(st
     ]
 
 
+def test_a_store_that_somebody_empties(store):
+    async def main():
+        async with nodes(Node(desired(store, service(), ttl=60))) as (node,):
+            await until(lambda: node.ready)
+            before = sorted(await read(store, "cilium/state/"))
+            await asyncio.to_thread(store.delete, "--prefix", "cilium/")
+            await until(lambda: node.publisher.elected is False, 5, "the loss of the mandate")
+            await until(lambda: sorted(contents(store, "cilium/state/")) == before, 10, "everything again")
+            await until(lambda: node.ready, 5, "the publisher")
+
+    asyncio.run(main())
+
+
+def test_a_node_that_was_killed_does_not_wait_for_itself(store, monkeypatch):
+    monkeypatch.setattr(election, "LEASE_TTL", 60)
+
+    async def main():
+        async with nodes(first := Node(desired(store, service(), ttl=60))):
+            await until(lambda: first.ready)
+            await first.vanish()
+        async with nodes(again := Node(desired(store, service(), ttl=60))):
+            await until(lambda: again.ready, 5, "the node that came back")
+
+    asyncio.run(main())
+
+
 def test_two_nodes_of_one_name_do_not_keep_the_store_busy(store):
     async def main():
         first, second = Node(desired(store)), Node(desired(store, candidate=False, addresses=["192.0.2.2"]))
