@@ -95,6 +95,9 @@ def _hints(
         yield from _about_condition(status.condition, status.quota)
     if status.connected and publisher is not None and publisher.election.publisher is None:
         yield "no node publishes for the cluster: is there one with publisher: true that reaches the store?"
+    for keeper in () if publisher is None else (publisher.of_node, publisher.of_cluster):
+        if keeper.contested:
+            yield f"somebody else writes {keeper.contested} again and again: do two nodes have the same name?"
     if status.foreign:
         yield f"{status.foreign} keys among this cluster's services are somebody else's, and are left alone"
     for name, size in sorted(oversized.items()):

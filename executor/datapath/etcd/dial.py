@@ -60,6 +60,21 @@ class Credentials:
             raise StoreError(Stage.TLS, f"{self.key}: not the key of {self.certificate}: {reason}") from error
         return context, own
 
+    def stamp(self) -> tuple[object, ...]:
+        """Another one where the files are others now."""
+        with contextlib.suppress(OSError):
+            found = [path.stat() for path in (self.ca, self.certificate, self.key)]
+            return tuple((each.st_ino, each.st_mtime_ns) for each in found)
+        return ()
+
+    def usable(self) -> bool:
+        """Whether the files belong together: while they are replaced one by one, they do not."""
+        try:
+            self.load()
+        except StoreError:
+            return False
+        return True
+
     def _own_certificate(self) -> Certificate:
         with _readable(self.certificate):
             text = self.certificate.read_text(encoding="utf-8")

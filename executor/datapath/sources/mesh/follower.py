@@ -245,9 +245,10 @@ class Follower:
             table.quarantined = {**quarantined, **table.quarantined}
             raise
         # All of the same revision: what was published between two readings would count as gone.
-        if not self._origin.config.synced_canaries or await client.get(spans.synced.text, revision) is not None:
+        canary = await client.get(spans.synced.text, revision)
+        table.synced = canary is not None or not self._origin.config.synced_canaries
+        if table.synced:
             table.keep(present)
-            table.synced = True
         self._positions.update(dict.fromkeys(spans, revision))
 
     def _settle(self) -> None:
@@ -258,8 +259,8 @@ class Follower:
             if self._expiry is not None:
                 self._expiry.cancel()
                 self._expiry = None
-        if not status.ready and all(table.synced or table.denied is not None for table in tables):
-            status.ready = True
+        before, status.ready = status.ready, all(table.synced or table.denied is not None for table in tables)
+        if status.ready and not before:
             counts = ", ".join(f"{len(table.known)} {name}" for name, table in self.tables.items())
             log.info("cluster %s: ready, %s", self.peer.name, counts)
 

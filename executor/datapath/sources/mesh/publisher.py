@@ -104,14 +104,16 @@ class Publisher:
         """Publish until cancelled."""
         pause = RETRY_FIRST
         while True:
-            await self._attempt()
+            if not await self._attempt():
+                continue
             if not self.status.failures:
                 pause = RETRY_FIRST
             self._lost()
             await asyncio.sleep(pause)
             pause = min(2 * pause, RETRY_LONGEST)
 
-    async def _attempt(self) -> None:
+    async def _attempt(self) -> bool:
+        """One connection; False where it ended only for another one with new certificates."""
         from datapath.etcd.errors import StoreError  # noqa: PLC0415 - gRPC is a dear import
 
         try:
@@ -122,19 +124,24 @@ class Publisher:
             # What a store holds must not end the daemon.
             log.exception("own store")
             failure = Failure(time.time(), "data", f"{type(error).__name__}: {error}", None)
+        else:
+            log.info("own store: new certificates")
+            return False
         last = self.status.last_failure
         if last is None or last.message != failure.message:
             log.warning("own store: %s: %s", failure.stage, failure.message)
         self.status.last_failure = failure
+        return True
 
     async def _publish(self) -> None:
-        """One connection, from its making to its end."""
+        """One connection, from its making to its end; returns where there are other certificates to make one with."""
         from datapath.etcd.client import connect  # noqa: PLC0415
         from datapath.etcd.dial import Credentials  # noqa: PLC0415
         from datapath.etcd.writes import Writer  # noqa: PLC0415
 
         store, status = self.store, self.status
         credentials = Credentials(*map(Path, (store.ca, store.certificate, store.key)))
+        stamp = credentials.stamp()
         client = await connect(store.endpoints, credentials)
         writer = Writer(client)
         try:
@@ -150,7 +157,7 @@ class Publisher:
                 self.election.run(client, writer),
                 self.of_node.run(client, writer),
                 self._lead(client, writer),
-                self._look(client, writer, credentials),
+                self._look(client, writer, credentials, stamp),
             )
         except asyncio.CancelledError:
             await self._resign(writer)
@@ -205,8 +212,11 @@ class Publisher:
             self._settling.cancel()
             self._settling = None
 
-    async def _look(self, client: Client, writer: Writer, credentials: Credentials) -> None:
-        """Follow what the store tells of itself, and how much of the cluster's is in it."""
+    async def _look(self, client: Client, writer: Writer, credentials: Credentials, stamp: object) -> None:
+        """Follow what the store tells of itself, and how much of the cluster's is in it.
+
+        Returns where the files of the credentials are others than at `stamp`, and can be used.
+        """
         from datapath.etcd.client import prefix  # noqa: PLC0415
         from datapath.etcd.quota import read_quota  # noqa: PLC0415
 
@@ -223,6 +233,8 @@ class Publisher:
             self._looked = time.monotonic()
             while time.monotonic() < self._looked + LOOK:
                 await asyncio.sleep(HURRY)
+                if credentials.stamp() not in ((), stamp) and credentials.usable():
+                    return
 
     def _note_full(self) -> None:
         """Have a store that is full seen as a failure, although the connection lasts."""
