@@ -155,7 +155,7 @@ def _networks(views, grouped):
 
 
 def _told(owned):
-    _, network, what = owned
+    network, what = owned[1:]
     shown = network.network_address if network.prefixlen == network.max_prefixlen else network
     return "%s (%s)" % (shown, what)
 
