@@ -90,10 +90,14 @@ test-lab: setup ## test that the lab comes up, changes nothing twice, and leaves
 test-readme: setup ## run the README's commands as they are written
 	python3 tests/readme/run_readme.py
 
-.PHONY: bench
+.PHONY: bench bench-mesh
 bench: setup bpf ## measure program and executor beside yardsticks (build/bench); more: BENCH=--help
 	@tools/setup-apt.sh nftables
 	PYTHONPATH=executor:tests python3 -m bench $(BENCH)
+
+bench-mesh: setup bpf ## measure how soon a node has what another cluster publishes, among 5,000 services; more: BENCH=--help
+	@tools/setup-apt.sh etcd-client etcd-server
+	PYTHONPATH=executor:tests python3 -m bench.mesh $(BENCH)
 
 .PHONY: molecule
 molecule: setup artefact ## run the scenarios of molecule/ on the lab's nodes (SCENARIOS), each even where one failed

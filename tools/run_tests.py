@@ -3,9 +3,10 @@
 
 They run one after the other, and beside them those that emulate machines, which takes one CPU for many minutes while
 the other stages rarely take more than one. Every stage runs even where an earlier one failed. Its output is shown as it
-comes, of those beside when they end, and kept in build/logs/STAGE.log. At the end there is a table of the stages, with
-the time that they took and that of the CPUs (but of nodes that a stage booted), and the sum of what they counted in the
-last line (also in build/logs/summary). A stage that counts nothing itself (a linter) counts as one.
+comes, of those beside when they end, and kept in build/logs/STAGE.log. At the end there are the tests that failed, a
+table of the stages, with the time that they took and that of the CPUs (but of nodes that a stage booted), and the sum
+of what they counted in the last line (also in build/logs/summary). A stage that counts nothing itself (a linter) counts
+as one.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from pathlib import Path
 
 LOGS = Path("build/logs")
 EVIDENCE = Path("build/evidence")
+ALONE = ("bpf", "test-bandwidth")
+"""What the others need, and what measures times of emulated machines: they run first, and nothing beside them."""
 STAGES = (
-    "bpf",
+    *ALONE,
     "lint",
     "sanity",
     "test-unit",
@@ -38,14 +41,16 @@ STAGES = (
     "molecule",
     "test-readme",
 )
-BESIDE = ("test-tracing", "test-bandwidth", "test-kernels")
-"""Stages that begin after the first one of STAGES, which builds what they need."""
+BESIDE = ("test-tracing", "test-kernels")
+"""Stages that begin after those that run alone."""
 _COUNTS = re.compile(r"(\d+) (passed|failed|errors?)\b")
 _SUMMARY = re.compile(
     r"^[\s\W]*(?:\d+ (?:passed|failed|errors?|skipped|deselected|xfailed|warnings?)(?:, | in |$|\W*$))+"
 )
 _MOLECULE = re.compile(r"^\w+ [➜>] \w+: Executed: (Successful)?")
 """A line of molecule's final list of actions."""
+_FAILED = re.compile(r"(?:FAILED|ERROR) |kernels: \S+: FAILED |\w+ [➜>] \w+: Executed: (?!Successful)")
+"""What a line begins with that names what failed: pytest's short summary, a guest's, molecule's."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -76,6 +81,11 @@ def counts(log: str) -> tuple[int, int]:
             else:
                 failed += int(number)
     return passed, failed
+
+
+def failures(log: str) -> Iterator[str]:
+    """The lines that name what failed."""
+    return (line for line in _COLOURS.sub("", log).splitlines() if _FAILED.match(line))
 
 
 def run(stage: str, beside: bool = False) -> Outcome:
@@ -110,14 +120,14 @@ def run(stage: str, beside: bool = False) -> Outcome:
 
 def run_all(stages: Sequence[str]) -> Iterator[Outcome]:
     """The outcomes of stages, in the order in which they end."""
-    one_by_one = [stage for stage in stages if stage not in BESIDE]
     beside = [stage for stage in stages if stage in BESIDE]
-    if one_by_one:
-        yield run(one_by_one[0])
+    one_by_one = [stage for stage in stages if stage not in (*ALONE, *BESIDE)]
+    for stage in (each for each in stages if each in ALONE):
+        yield run(stage)
     with ThreadPoolExecutor(1) as pool:
-        # Alone they need not be quiet.
+        # Without others they need not be quiet.
         started = [pool.submit(run, stage, bool(one_by_one)) for stage in beside]
-        for stage in one_by_one[1:]:
+        for stage in one_by_one:
             yield run(stage)
         for future in started:
             yield future.result()
@@ -128,6 +138,9 @@ def main() -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(EVIDENCE, ignore_errors=True)
     outcomes = list(run_all(sys.argv[1:] or (*STAGES, *BESIDE)))
+    for row in outcomes:
+        for line in () if row.ok else failures((LOGS / f"{row.stage}.log").read_text()):
+            print(f"{row.stage}: {line}")
     print(f"\n{'stage':<18}{'seconds':>8}{'CPU':>8}{'passed':>8}{'failed':>8}")
     for row in outcomes:
         numbers = f"{row.seconds:>8.0f}{row.cpu:>8.0f}{row.passed:>8}{row.failed:>8}"

@@ -9,6 +9,8 @@ author:
   - The ebpf.datapath authors (!UNKNOWN)
 description:
   - Collects the variables of a host into the document that the executor takes. Only what the inventory sets is in it.
+  - Elements of C(datapath_service_manifests) that are text are files of manifests on the control node, as a whole path
+    or relative to the inventory. Of a file with several documents, they are the items of a C(List).
 options:
   _terms:
     description: Sections to return, of V(options), V(services), V(endpoints) and V(clustermesh). Without, all that the
@@ -28,6 +30,7 @@ _raw:
   elements: dict
 """
 
+import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
@@ -57,7 +60,26 @@ class LookupModule(LookupBase):
         }
 
     def _collect_services(self):
-        return self._items("datapath_services")
+        section = self._items("datapath_services")
+        manifests = self._inventory.value("datapath_service_manifests")
+        if manifests is None:
+            return section
+        if not isinstance(manifests, list):
+            # The executor says what is wrong with it.
+            read = manifests
+        else:
+            read = [self._manifest(each) if isinstance(each, str) else each for each in manifests]
+        return dict(section or {"purge": self._inventory.value("datapath_services_purge", True)}, manifests=read)
+
+    def _manifest(self, name):
+        """What a file of manifests holds."""
+        path = self._inventory.path(name)
+        try:
+            text = path.read_text(encoding="utf-8")
+            documents = [each for each in yaml.safe_load_all(text) if each is not None]
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise AnsibleError("datapath_service_manifests: %s: %s" % (path, error)) from error
+        return documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents}
 
     def _collect_endpoints(self):
         return self._items("datapath_endpoints")

@@ -90,8 +90,17 @@ options:
       O(mode), O(health_check), O(global), O(affinity), O(shared), O(mesh_name) and O(port_name).
     type: list
     elements: dict
+  manifests:
+    description:
+      - Manifests of Kubernetes that describe services, each a dictionary of kind C(Service), C(EndpointSlice), or a
+        C(List) of them.
+      - A Service is one service for each of its ports and address families, C(NAMESPACE/NAME/PORT), with C(/ipv6)
+        behind it for IPv6.
+      - Everything in them that would have no effect is refused.
+    type: list
+    elements: dict
   purge:
-    description: Remove the services that O(services) does not list.
+    description: Remove the services that neither O(services) nor O(manifests) has.
     type: bool
 seealso:
   - module: ebpf.datapath.lb_options
@@ -150,6 +159,10 @@ EXAMPLES = r"""
         frontends: ["[2001:db8::53]:53/UDP"]
         backends: ["[2001:db8:1::11]:53"]
     purge: true
+
+- name: What a manifest of Kubernetes describes
+  ebpf.datapath.service:
+    manifests: "{{ lookup('ansible.builtin.file', 'web.yml') | from_yaml_all }}"
 
 - name: Remove a service
   ebpf.datapath.service:
@@ -275,12 +288,15 @@ _SERVICE = (
     "mesh_name",
     "port_name",
 )
+_MANY = ("services", "manifests")
 
 
 def document(params):
     """The section `services` of the desired state."""
-    if params["services"] is not None:
-        return {"services": {"items": params["services"], "purge": bool(params["purge"])}}
+    lists = {"items": params["services"], "manifests": params["manifests"]}
+    if any(each is not None for each in lists.values()):
+        given = {key: each for key, each in lists.items() if each is not None}
+        return {"services": {**given, "purge": bool(params["purge"])}}
     return {"services": {"items": [{key: params[key] for key in _SERVICE if params[key] is not None}], "purge": False}}
 
 
@@ -300,15 +316,17 @@ def main():
             mesh_name={"type": "str"},
             port_name={"type": "str"},
             services={"type": "list", "elements": "dict"},
+            manifests={"type": "list", "elements": "dict"},
             purge={"type": "bool"},
             # a keyword of Python, so no keyword argument
             **{"global": {"type": "bool"}},
         ),
-        mutually_exclusive=[["services", key] for key in _SERVICE if key != "state"],
-        required_one_of=[["name", "services"]],
-        required_by={"purge": ["services"]},
+        mutually_exclusive=[[many, key] for many in _MANY for key in _SERVICE if key != "state"],
+        required_one_of=[["name", *_MANY]],
         supports_check_mode=True,
     )
+    if module.params["purge"] is not None and module.params["name"] is not None:
+        module.fail_json(msg="purge is for services or manifests, not for one service: it would remove all others")
     executor.run(module, lambda node: node.apply(document(module.params), module.params["pending"]))
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ansible_collections.ebpf.datapath.plugins.plugin_utils.collection import plain
 
 
@@ -24,6 +26,10 @@ class Inventory:
         """These variables of the host, where they are set."""
         found = {name: self.value(name) for name in names}
         return dict(_set(found), inventory_hostname=self.host)
+
+    def path(self, name):
+        """A file of the control node: a whole path, or one relative to the inventory."""
+        return Path(str(self._variables.get("inventory_dir") or ""), name)
 
     def is_in(self, group):
         """Whether the host is in a group."""

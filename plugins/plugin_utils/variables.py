@@ -37,4 +37,6 @@ def behind(path, parameters):
         return parameters[parameter] + name[len(parameter) :] if parameter in parameters else path
     if section in ("services", "endpoints") and rest.startswith("items"):
         return "datapath_" + section + rest[len("items") :]
+    if section == "services" and rest.startswith("manifests"):
+        return "datapath_service_manifests" + rest[len("manifests") :]
     return path

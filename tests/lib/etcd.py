@@ -70,18 +70,23 @@ def _write(path, certificate):
 class Etcd:
     """A store of one member, in this network namespace or in `namespace`.
 
-    Its users are those of a cluster of the mesh: root, and `remote`, which may read what other clusters may.
+    Its users are those of a cluster of the mesh: root, `remote`, which may read what other clusters may, and the
+    cluster's own nodes (`agent`).
     """
 
-    def __init__(self, directory, authority, cluster, *, address="127.0.0.1", port=None, namespace=None, auth=True):
+    def __init__(
+        self, directory, authority, cluster, *, address="127.0.0.1", port=None, namespace=None, auth=True, quota=0
+    ):
         self.directory, self.authority, self.cluster = directory, authority, cluster
         self.address = address
         self._inside = nullcontext() if namespace is None else namespace
         self.port = port or _free_port()
+        self._quota = quota
         self.process = None
         self._server = authority.issue(f"etcd-{cluster}", [address, "localhost"])
         self._root = authority.issue("root")
         self.remote = authority.issue("remote")
+        self.agent = authority.issue(f"agent-{cluster}")
         self.start()
         if auth:
             self._authenticate()
@@ -101,6 +106,7 @@ class Etcd:
             "--client-cert-auth", "--trusted-ca-file", str(self.authority.path),
             "--cert-file", str(certificate), "--key-file", str(key),
             "--heartbeat-interval", "50", "--election-timeout", "500", "--log-level", "warn",
+            "--quota-backend-bytes", str(self._quota),
         ]  # fmt: skip
         log = (self.directory / f"etcd-{self.cluster}.log").open("ab")
         with log, self._inside:
@@ -153,6 +159,11 @@ class Etcd:
         self.ctl("role", "grant-permission", "remote", "read", f"cilium/cluster-config/{self.cluster}")
         self.ctl("user", "add", "remote", "--no-password")
         self.ctl("user", "grant-role", "remote", "remote")
+        agent = f"agent-{self.cluster}"
+        self.ctl("user", "add", agent, "--no-password")
+        self.ctl("role", "add", agent)
+        self.ctl("role", "grant-permission", agent, "readwrite", "cilium/", "--prefix")
+        self.ctl("user", "grant-role", agent, agent)
         self.ctl("auth", "enable")
 
 

@@ -1,10 +1,14 @@
 """Clusters of a mesh as their stores show them: what Cilium's agents and its clustermesh-apiserver publish."""
 
+import base64
 import datetime
+import ipaddress
 import json
 from contextlib import contextmanager
 
 from lib.etcd import Etcd, etcd
+
+KINDS = ("services/v1", "nodes/v1", "identities/v1", "ip/v1")
 
 
 class Cluster:
@@ -21,8 +25,8 @@ class Cluster:
         if synced:
             self.publish_synced()
 
-    def publish_synced(self):
-        self.store.put(f"cilium/synced/{self.name}/cilium/state/services/v1", _now())
+    def publish_synced(self, kinds=KINDS):
+        self._put_all((f"cilium/synced/{self.name}/cilium/state/{kind}", _now()) for kind in kinds)
 
     def beat(self):
         self.store.put("cilium/.heartbeat", _now())
@@ -44,12 +48,36 @@ class Cluster:
         self.store.put(self.key(name), json.dumps(self.service(backends, name, **fields)))
 
     def publish_many(self, documents):
-        """Many services in few transactions (etcd takes 128 operations in one)."""
-        documents = list(documents)
-        for first in range(0, len(documents), 100):
-            part = documents[first : first + 100]
-            lines = [f"put {self.key(each['name'])} {json.dumps(json.dumps(each))}" for each in part]
+        """Many services in few transactions."""
+        self._put_all((self.key(each["name"]), json.dumps(each)) for each in documents)
+
+    def _put_all(self, pairs):
+        """Few transactions (etcd takes 128 operations in one)."""
+        pairs = list(pairs)
+        for first in range(0, len(pairs), 100):
+            lines = [f"put {key} {json.dumps(value)}" for key, value in pairs[first : first + 100]]
             self.store.ctl("txn", data="\n".join(["", *lines, "", "", ""]).encode())
+
+    def number_of(self, identity):
+        """An identity's number in the cluster's range."""
+        return (self.number << 16) + identity
+
+    def publish_node(self, name="n1", cidr="10.2.0.0/24", **fields):
+        network = ipaddress.ip_network(cidr)
+        mask = base64.b64encode(network.netmask.packed).decode()
+        document = {"Name": name, "Cluster": self.name, "IPAddresses": [{"Type": "InternalIP", "IP": "192.0.2.20"}]}
+        document.update(IPv4AllocCIDR={"IP": str(network.network_address), "Mask": mask}, IPv6AllocCIDR=None)
+        document.update(ClusterID=self.number, Source="custom-resource", **fields)
+        self.store.put(f"cilium/state/nodes/v1/{self.name}/{name}", json.dumps(document))
+
+    def publish_identity(self, identity, app="web", cluster=None):
+        labels = f"k8s:app={app};k8s:io.cilium.k8s.policy.cluster={cluster or self.name};"
+        self.store.put(f"cilium/state/identities/v1/id/{self.number_of(identity)}", labels)
+
+    def publish_ip(self, address, identity, **fields):
+        document = {"IP": address, "Mask": None, "HostIP": "192.0.2.20", "ID": self.number_of(identity), "Key": 0}
+        document.update(Metadata="", **fields)
+        self.store.put(f"cilium/state/ip/v1/default/{address}", json.dumps(document))
 
     def peer(self, **fields):
         """The item of section clustermesh that follows this cluster."""

@@ -10,13 +10,13 @@ from typing import Any, Callable, Optional, TypeVar
 from datapath.agent import views
 from datapath.agent.core import Agent
 from datapath.compile import layouts
-from datapath.compile.config import IPNetwork
 from datapath.compile.layouts import Capture, pack_address
 from datapath.compile.outcomes import OUTCOMES
 from datapath.kernel import devices
 from datapath.kernel.devices import Link
 from datapath.spec.errors import RefusedError, SpecError, SpecErrors, nearest_name
 from datapath.spec.scalars import parse_int, parse_port
+from datapath.state.model import IPNetwork
 
 _T = TypeVar("_T")
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, Optional
+from typing import Any
 
+from datapath.agent.certificates import expiry_hint
 from datapath.agent.core import Agent
+from datapath.agent.own_store import own_store
 from datapath.sources.mesh import layout
-from datapath.sources.mesh.follower import PeerStatus
+from datapath.sources.mesh.follower import FollowerStatus, PeerStatus
+from datapath.sources.mesh.kinds import KINDS, SERVICES
+from datapath.sources.mesh.table import KindStatus
 from datapath.spec.clustermesh import dump_peer
 from datapath.spec.options import effective
 from datapath.state.model import DesiredState, Peer
 
 SHOWN = 100
 """Quarantined keys that are listed for a cluster; `quarantined_count` tells all."""
-_EXPIRES_SOON = 60 * 86400.0
 
 
 def clusters(agent: Agent) -> dict[str, Any]:
@@ -24,13 +27,14 @@ def clusters(agent: Agent) -> dict[str, Any]:
     with agent.lock:
         options = effective((agent.desired or DesiredState()).options)
         remarks = agent.merged().remarks
-    rows = others(agent)
+    rows, store = others(agent), own_store(agent)
     return {
         "name": options["cluster-name"],
         "id": options["cluster-id"],
         "options": {key: options[key] for key in ("cluster-id", "max-connected-clusters", "clustermesh-cache-ttl")}
         | {"datapath-cluster-networks": list(options["datapath-cluster-networks"])},
-        "ready": all(row["ready"] for row in rows),
+        "ready": all(row["ready"] for row in [*rows, *([store] if store else [])]),
+        "store": store,
         "clusters": rows,
         "warnings": list(remarks),
     }
@@ -44,13 +48,16 @@ def others(agent: Agent) -> list[dict[str, Any]]:
     statuses = agent.mesh_statuses()
     rows = []
     for peer in peers:
-        status, used = statuses.get(peer.name, (PeerStatus(since=agent.started), known.get(peer.name, 0)))
-        rows.append(_row(peer, status, used))
+        # Without a daemon around the agent, nobody follows.
+        counts = {SERVICES.name: known.get(peer.name, 0)}
+        kinds = {kind.name: KindStatus(counts.get(kind.name, 0), False, None, {}) for kind in KINDS}
+        whole = FollowerStatus(PeerStatus(since=agent.started), kinds)
+        rows.append(_row(peer, *statuses.get(peer.name, whole)))
     return rows
 
 
-def _row(peer: Peer, status: PeerStatus, used: int) -> dict[str, Any]:
-    quarantined = sorted(status.quarantined.copy().items())
+def _row(peer: Peer, status: PeerStatus, kinds: Mapping[str, KindStatus]) -> dict[str, Any]:
+    quarantined = sorted(item for kind in kinds.values() for item in kind.quarantined.items())
     return {
         **dump_peer(peer),
         "id": status.cluster_id,
@@ -58,7 +65,9 @@ def _row(peer: Peer, status: PeerStatus, used: int) -> dict[str, Any]:
         "ready": status.ready,
         "since": status.since,
         "endpoint": status.endpoint or None,
-        "services": used,
+        **{name: kind.known for name, kind in kinds.items()},
+        "synced": {name: kind.synced for name, kind in kinds.items()},
+        "denied": {name: kind.denied for name, kind in kinds.items() if kind.denied is not None},
         "heartbeat": status.heartbeat,
         "certificate_expires": status.own_certificate_expires,
         "server_certificate_expires": status.server_certificate_expires,
@@ -67,31 +76,28 @@ def _row(peer: Peer, status: PeerStatus, used: int) -> dict[str, Any]:
         "failure": None if status.last_failure is None else asdict(status.last_failure),
         "quarantined": [{"key": key, "reason": reason} for key, reason in quarantined[:SHOWN]],
         "quarantined_count": len(quarantined),
-        "hints": list(_hints(peer, status)),
+        "hints": list(_hints(peer, status, kinds)),
     }
 
 
-def _hints(peer: Peer, status: PeerStatus) -> Iterator[str]:
+def _hints(peer: Peer, status: PeerStatus, kinds: Mapping[str, KindStatus]) -> Iterator[str]:
     now = time.time()
     if status.last_failure is not None and status.last_failure.hint:
         yield status.last_failure.hint
     if status.revoked:
         yield "its backends are given up (clustermesh-cache-ttl) until its store can be reached"
-    if status.connected and not status.ready:
-        yield "it has not told that all it has is published, so nothing of it is removed yet"
+    waiting = ", ".join(name for name, kind in kinds.items() if not kind.synced and kind.denied is None)
+    if status.connected and waiting:
+        yield f"it has not told that all it has is published ({waiting}), so nothing of that is removed yet"
+    for name, kind in kinds.items():
+        if status.connected and kind.denied is not None:
+            yield f"its {name} are not known, for {kind.denied}: the role of its user may not read them"
     if status.connected and (status.heartbeat is None or now - status.heartbeat > layout.QUIET):
         yield "there is no heartbeat that is younger than two minutes: does it still publish?"
     for whose, expires in (
         (f"this node's certificate ({peer.certificate})", status.own_certificate_expires),
         ("its store's certificate", status.server_certificate_expires),
     ):
-        days = _days(expires, now)
-        if days is not None:
-            yield f"{whose} expires in {days:.0f} days"
-
-
-def _days(expires: Optional[float], now: float) -> Optional[float]:
-    """Days until then, where they are few."""
-    if expires is None or expires - now > _EXPIRES_SOON:
-        return None
-    return max(expires - now, 0) / 86400
+        hint = expiry_hint(whose, expires)
+        if hint:
+            yield hint

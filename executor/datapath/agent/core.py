@@ -24,8 +24,9 @@ from datapath.plan.describe import Row, rows
 from datapath.plan.operations import SetQdisc, SetSysctl
 from datapath.sources.health import HealthMemory, HealthResult, targets
 from datapath.sources.merge import Known, Merger, merge
-from datapath.sources.mesh.follower import PeerStatus
+from datapath.sources.mesh.follower import FollowerStatus
 from datapath.sources.mesh.memory import Changes, MeshMemory
+from datapath.sources.mesh.publication import Publication
 from datapath.sources.store import Store, UnreadableError
 from datapath.spec import document as documents
 from datapath.spec.errors import SpecError, SpecErrors
@@ -87,8 +88,10 @@ class Agent:
         self.plan_seconds = 0.0
         self.health_results: Callable[[], Mapping[HealthKey, HealthResult]] = dict
         """What the health checker knows; nothing where none runs."""
-        self.mesh_statuses: Callable[[], Mapping[str, tuple[PeerStatus, int]]] = dict
-        """What is known of connections to other clusters, and how many services of each are used."""
+        self.mesh_statuses: Callable[[], Mapping[str, FollowerStatus]] = dict
+        """What is known of connections to other clusters, and of what they publish."""
+        self.publication: Optional[Publication] = None
+        """What publishes in this cluster's own store; None where no daemon runs."""
         self.own_problems: dict[str, str] = {}
         """What the daemon around this agent cannot do, by topic."""
         self.capture_until: Optional[float] = None

@@ -1,4 +1,7 @@
-"""`datapathd`: start, converge, check health, follow other clusters, answer, stop. Forwarding depends on none of it."""
+"""`datapathd`: start, converge, check health, follow other clusters and publish, answer, stop.
+
+Forwarding depends on none of it.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,11 @@ from datapath.agent.metrics import Metrics
 from datapath.agent.paths import Paths
 from datapath.kernel import Kernel, ObjectSource
 from datapath.kernel.follow import TICK, Asker, Follower
-from datapath.kernel.link_events import LinkEvents
+from datapath.kernel.link_events import LinkEvents, device_indexes
 from datapath.kernel.neighbours import known
 from datapath.sources.health import HealthChecker, targets
 from datapath.sources.mesh.memory import Changes
+from datapath.sources.mesh.publication import Publication
 from datapath.sources.mesh.source import MeshSource
 from datapath.spec.options import effective
 from datapath.spec.scalars import split_port
@@ -76,6 +80,7 @@ class Daemon:
         self._agent: Agent
         self._checker: HealthChecker
         self._mesh: MeshSource
+        self._publication: Publication
         self._metrics: Metrics
 
     async def run(self) -> None:
@@ -89,6 +94,7 @@ class Daemon:
         self._agent.health_results = self._checker.results
         self._mesh = MeshSource()
         self._agent.mesh_statuses = self._mesh.statuses
+        self._agent.publication = self._publication = Publication()
         self._metrics = Metrics(self._agent)
         app = api.application(self._worker, self._agent, self._metrics, self._follow)
         listener = api.Listener(app, api.bind_unix(self._paths.socket))
@@ -112,6 +118,7 @@ class Daemon:
             self._stop.wait(),
             self._checker.run(self._deliver),
             self._mesh.run(self._deliver_mesh),
+            self._publication.run(),
             self._retry_loop(),
             self._refresh_loop(),
             self._compare_loop(),
@@ -162,6 +169,8 @@ class Daemon:
         except Exception:
             log.exception("health could not be taken into the tables")
             self._retry.set()
+        # Others are told in any case: what the kernel holds here is not their concern.
+        self._publication.health_changed(changes)
 
     async def _deliver_mesh(self, changes: Changes) -> None:
         try:
@@ -229,6 +238,12 @@ class Daemon:
         if changed:
             log.info("devices of endpoints changed")
             self._retry.set()
+        self._publish_endpoints()
+
+    def _publish_endpoints(self) -> None:
+        """Have other clusters know the endpoints that are there."""
+        devices = device_indexes()
+        self._publication.endpoints_changed(each for each in self._desired.endpoints if each.interface in devices)
 
     async def _compare_loop(self) -> None:
         """Notice drift; it is reported, not healed: whoever changed the kernel may be at work."""
@@ -273,6 +288,8 @@ class Daemon:
         unhealthy = {key for key, healthy in dict(self._agent.health).items() if not healthy}
         self._checker.update(targets(desired.services), unhealthy)
         self._mesh.update(desired.peers, options, self._agent.remote)
+        self._publication.update(desired, dict(self._agent.health))
+        self._publish_endpoints()
         if options["arping-refresh-period"] != self._period:
             self._period = options["arping-refresh-period"]
             self._period_changed.set()

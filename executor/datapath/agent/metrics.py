@@ -12,11 +12,13 @@ from prometheus_client.registry import Collector
 from datapath import __version__
 from datapath.agent import clustermesh, views
 from datapath.agent.core import Agent
+from datapath.agent.own_store import own_store
+from datapath.sources.mesh.kinds import KINDS
 
 _OF_CLUSTERS = {
     "connected": "1 while there is a connection to the cluster's store.",
     "ready": "1 while everything that the cluster publishes has been read.",
-    "services": "Services of the cluster that are known.",
+    **{kind.name: f"{kind.name.capitalize()} of the cluster that are known." for kind in KINDS},
     "quarantined_count": "Values of the cluster that are not used.",
     "failures": "Attempts in a row that failed.",
     "heartbeat": "When the cluster last said that it is there, in seconds since the epoch.",
@@ -24,6 +26,24 @@ _OF_CLUSTERS = {
     "server_certificate_expires": "When the certificate of the cluster's store expires, in seconds since the epoch.",
 }
 """Key of `datapath clustermesh status` -> what it tells."""
+
+
+_OF_STORE = {
+    "connected": "1 while there is a connection to this cluster's own store.",
+    "ready": "1 while everything that this node publishes is there, and some node publishes for the cluster.",
+    "elected": "1 while this node publishes for the cluster.",
+    "services": "Services that are published for the cluster.",
+    "nodes": "Nodes that are published.",
+    "identities": "Security identities that are published.",
+    "ips": "Addresses of endpoints that are published.",
+    "foreign": "Keys of somebody else among those of the cluster's services.",
+    "failures": "Attempts in a row that failed.",
+    "size": "Bytes of the store's database.",
+    "quota": "Bytes that the store's database may have.",
+    "certificate_expires": "When this node's certificate for the store expires, in seconds since the epoch.",
+    "server_certificate_expires": "When the store's certificate expires, in seconds since the epoch.",
+}
+"""Key of `store` in `datapath clustermesh status` -> what it tells."""
 
 
 class Metrics:
@@ -55,6 +75,7 @@ class _Datapath(Collector):
             yield from self._outcomes()
             yield from self._services()
             yield from self._clusters()
+            yield from self._store()
             yield from self._kernel()
 
     def _own(self) -> Iterator[Metric]:
@@ -127,6 +148,28 @@ class _Datapath(Collector):
                     family.add_metric([row["name"]], row[name])
             if family.samples:
                 yield family
+        text = "1 while everything of a kind that the cluster publishes has been read."
+        synced = GaugeMetricFamily("datapath_clustermesh_synced", text, labels=["cluster", "kind"])
+        for row in rows:
+            for kind, done in row["synced"].items():
+                synced.add_metric([row["name"], kind], done)
+        if synced.samples:
+            yield synced
+
+    def _store(self) -> Iterator[Metric]:
+        """Of this cluster's own store; nothing where this node publishes nothing."""
+        store = own_store(self._agent)
+        if store is None:
+            return
+        for name, text in _OF_STORE.items():
+            if store[name] is not None:
+                yield _gauge(f"datapath_clustermesh_store_{name}", text, store[name])
+        alarms = GaugeMetricFamily(
+            "datapath_clustermesh_store_alarm", "1 while the store has the alarm.", labels=["alarm"]
+        )
+        for alarm in ("NOSPACE", "CORRUPT"):
+            alarms.add_metric([alarm], alarm in store["alarms"])
+        yield alarms
 
     def _kernel(self) -> Iterator[Metric]:
         state = views.kernel(self._agent)

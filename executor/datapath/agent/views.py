@@ -129,7 +129,9 @@ def endpoints(agent: Agent, name: Optional[str]) -> dict[str, Any]:
     chosen = [each for each in found if name in (None, each.name, each.endpoint.name)]
     if name is not None and not chosen:
         raise _not_found("endpoint", name, "no such endpoint", (each.name for each in found))
-    return {"endpoints": [_endpoint(each, numbers.get(each.name)) for each in chosen]}
+    publication = agent.publication
+    identities = {} if publication is None else {each.name: publication.identity(each.endpoint) for each in chosen}
+    return {"endpoints": [_endpoint(each, numbers.get(each.name), identities.get(each.name)) for each in chosen]}
 
 
 def maglev(agent: Agent, frontend: str, with_slots: bool) -> dict[str, Any]:
@@ -367,7 +369,7 @@ def _maps(have: KernelState) -> list[dict[str, Any]]:
     return rows
 
 
-def _endpoint(each: NodeEndpoint, number: Optional[int]) -> dict[str, Any]:
+def _endpoint(each: NodeEndpoint, number: Optional[int], identity: Optional[int]) -> dict[str, Any]:
     endpoint = each.endpoint
     return {
         "name": each.name,
@@ -375,6 +377,7 @@ def _endpoint(each: NodeEndpoint, number: Optional[int]) -> dict[str, Any]:
         "interface": each.device.name if each.device is not None else endpoint.interface or endpoint.interfaces,
         "host": endpoint.host,
         "number": number,
+        "identity": identity,
         "labels": dict(endpoint.labels),
         "addresses": [str(address) for address in endpoint.addresses],
     }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Optional
 
+from datapath.cli import own_store
 from datapath.cli.errors import refused
+from datapath.cli.own_store import ago, days, state
 from datapath.cli.tables import BOLD, GREEN, RED, YELLOW, count, duration, paint, table
 from datapath.spec.errors import nearest_name
 from datapath.spec.fields import Violations
@@ -40,37 +41,25 @@ def status(document: Document) -> str:
         (
             each["name"],
             each["id"] or "-",
-            _state(each),
+            state(each),
             duration(max(time.time() - each["since"], 0)),
             each["endpoint"] or "-",
-            count(each["services"]),
-            _ago(each["heartbeat"]),
+            *(count(each[kind]) for kind in each["synced"]),
+            ago(each["heartbeat"]),
             count(each["failures"]),
-            _days(each["certificate_expires"]),
+            days(each["certificate_expires"]),
         )
         for each in document["clusters"]
     ]
-    if not rows:
-        return f"{head}\n\nno other cluster is configured"
-    header = ("CLUSTER", "ID", "STATE", "FOR", "ENDPOINT", "SERVICES", "HEARTBEAT", "FAILURES", "CERTIFICATE")
-    parts = [head, table(header, rows, right=(1, 5, 7))]
+    kinds = [kind.upper() for kind in (document["clusters"][0]["synced"] if rows else ())]
+    header = ("CLUSTER", "ID", "STATE", "FOR", "ENDPOINT", *kinds, "HEARTBEAT", "FAILURES", "CERTIFICATE")
+    numbers = range(5, 5 + len(kinds))
+    parts = [head, *own_store.sections(document["store"])]
+    right = (1, *numbers, numbers.stop + 1)
+    parts.append(table(header, rows, right=right) if rows else "no other cluster is configured")
     parts += ["\n".join(_troubles(each)) for each in document["clusters"] if list(_troubles(each))]
     parts += [paint(f"warning: {each}", YELLOW) for each in document["warnings"]]
     return "\n\n".join(parts)
-
-
-def _state(each: Document) -> str:
-    if each["ready"]:
-        return "ready"
-    return "connected" if each["connected"] else "not connected"
-
-
-def _ago(when: Optional[float]) -> str:
-    return "-" if when is None else f"{duration(max(time.time() - when, 0))} ago"
-
-
-def _days(when: Optional[float]) -> str:
-    return "-" if when is None else f"{(when - time.time()) / 86400:.0f} days"
 
 
 def _troubles(each: Document) -> Iterable[str]:
@@ -87,16 +76,18 @@ def _troubles(each: Document) -> Iterable[str]:
 
 
 def troubleshoot(document: Document, name: Optional[str]) -> dict[str, Any]:
-    """Try every step of the connection to each cluster, or to that of this name, from this process."""
+    """Try every step of the connection to each store, or to that of this cluster, from this process."""
     from datapath.sources.mesh.session import Rules
 
-    known = [each["name"] for each in document["clusters"]]
+    own = document["name"] if document["store"] else None
+    known = [*([own] if own else []), *(each["name"] for each in document["clusters"])]
     if name is not None and name not in known:
         hints = {"allowed": ", ".join(known) or "there is none", "nearest": nearest_name(name, known)}
         raise refused("command line", "name", "no such cluster", value=name, **hints)
     rules = Rules.of(document["options"])
     ids = {each["name"]: each["id"] for each in document["clusters"] if each["id"]}
-    found = [_examined(each, rules, ids) for each in document["clusters"] if name in (None, each["name"])]
+    found = [own_store.examined(document)] if own and name in (None, own) else []
+    found += [_examined(each, rules, ids) for each in document["clusters"] if name in (None, each["name"])]
     return {"passed": all(each["passed"] for each in found), "clusters": found}
 
 
@@ -110,11 +101,7 @@ def _examined(row: Document, rules: Rules, ids: Mapping[str, int]) -> dict[str, 
         raise refused("clustermesh", row["name"], "the agent states a peer that this version cannot read")
     others = {name: number for name, number in ids.items() if name != row["name"]}
     tried = asyncio.run(examine(parsed.peer, rules, others))
-    return {
-        "name": row["name"],
-        "passed": all(each.passed for each in tried),
-        "steps": [asdict(each) for each in tried],
-    }
+    return own_store.as_rows(row["name"], tried)
 
 
 def steps(document: Document) -> str:
@@ -128,4 +115,4 @@ def steps(document: Document) -> str:
             if step["hint"]:
                 lines.append(f"    {'':<13} hint: {step['hint']}")
         parts.append("\n".join(lines))
-    return "\n\n".join(parts) or "no other cluster is configured"
+    return "\n\n".join(parts) or "no other cluster and no store is configured"

@@ -76,19 +76,23 @@ def services(document: Document) -> str:
 
 def endpoints(document: Document) -> str:
     """`datapath endpoint list`."""
+    # Only where the cluster publishes: numbers of a mesh tell nothing elsewhere.
+    identities = any(each["identity"] for each in document["endpoints"])
     rows = [
         (
             each["name"],
             each["interface"] or "host",
             each["state"],
             each["number"] or "-",
+            *([each["identity"] or "-"] if identities else []),
             ", ".join(each["addresses"]) or "-",
             ", ".join(f"{key}={value}" for key, value in each["labels"].items()) or "-",
         )
         for each in document["endpoints"]
     ]
-    header = ("ENDPOINT", "INTERFACE", "STATE", "NUMBER", "ADDRESSES", "LABELS")
-    return table(header, rows, right=(3,)) if rows else "no endpoints"
+    more = ["IDENTITY"] if identities else []
+    header = ("ENDPOINT", "INTERFACE", "STATE", "NUMBER", *more, "ADDRESSES", "LABELS")
+    return table(header, rows, right=range(3, 4 + len(more))) if rows else "no endpoints"
 
 
 def bandwidth(document: Document) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 from datapath.compile import layouts, peers
 from datapath.compile.errors import Problems
@@ -15,9 +15,8 @@ from datapath.spec.modes import tunnels_in_ip, uses
 from datapath.spec.scalars import PortRange
 from datapath.state.facts import NodeFacts
 from datapath.state.kernel_state import KernelState
-from datapath.state.model import IPAddress, Mode
+from datapath.state.model import IPAddress, IPNetwork, Mode
 
-IPNetwork = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 TCP_ESTABLISHED_SECONDS = 8000
 TCP_CLOSING_SECONDS = 10
 OTHER_SECONDS = 60

@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from functools import cached_property
+from typing import NamedTuple, Optional, TypeVar
 
 from grpclib import GRPCError
 from grpclib.client import Channel, StreamStreamMethod, UnaryUnaryMethod
@@ -20,7 +21,12 @@ from datapath.etcd import rpc_pb2 as rpc
 from datapath.etcd.certificates import Certificate
 from datapath.etcd.dial import Credentials, Reached, reach
 from datapath.etcd.errors import Stage, StoreError, explain_call, explain_cancelled
+from datapath.etcd.operations import Change
+from datapath.etcd.waiting import within
 from datapath.state.model import StoreEndpoint
+
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 CALL_TIMEOUT = 10.0
 """Seconds for one answer; a page of large values over a slow line takes a while."""
@@ -30,7 +36,7 @@ SILENCE = 5.0
 """Seconds without any answer after which it is not."""
 PAGE = 200
 """Keys of one answer."""
-_FAILURES = (GRPCError, StreamTerminatedError, ProtocolError, OSError, EOFError, asyncio.TimeoutError)
+FAILURES = (GRPCError, StreamTerminatedError, ProtocolError, OSError, EOFError, asyncio.TimeoutError)
 # A member that has lost its leader ends the watch then, where it would go on without news.
 _NEEDS_LEADER = (("hasleader", "true"),)
 
@@ -60,22 +66,18 @@ EVERYTHING = Span(b"\0", b"\0")
 """Every key, by etcd's convention."""
 
 
-class Change(NamedTuple):
-    """One event of a watch."""
-
-    key: bytes
-    value: Optional[bytes]
-    """None where the key was deleted."""
-    revision: int
-
-
 @dataclass(frozen=True)
 class Page:
     """Part of a range."""
 
     revision: int
     """Of the store, the same for all pages."""
-    values: Mapping[bytes, bytes]
+    entries: Sequence[Change]
+
+    @cached_property
+    def values(self) -> Mapping[bytes, bytes]:
+        """Key -> value."""
+        return {each.key: each.value for each in self.entries if each.value is not None}
 
 
 class Client:
@@ -85,7 +87,7 @@ class Client:
         self.reached = reached
         self.own = own
         """The node's certificate that the connection was made with."""
-        self._channel = channel
+        self.channel = channel
         self._range = UnaryUnaryMethod(channel, "/etcdserverpb.KV/Range", rpc.RangeRequest, rpc.RangeResponse)
         self._watch = StreamStreamMethod(channel, "/etcdserverpb.Watch/Watch", rpc.WatchRequest, rpc.WatchResponse)
         self._status = UnaryUnaryMethod(
@@ -94,7 +96,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        self._channel.close()
+        self.channel.close()
 
     async def get(self, key: str, revision: int = 0) -> Optional[bytes]:
         """The value of a key, at a revision or now. Raises CompactedError too."""
@@ -107,7 +109,7 @@ class Client:
         while more:
             answer = await self._ask(Span(start, span.end), limit=PAGE, revision=revision)
             revision = revision or answer.header.revision
-            yield Page(revision, {each.key: each.value for each in answer.kvs})
+            yield Page(revision, [_change(each) for each in answer.kvs])
             more = answer.more and bool(answer.kvs)
             if more:
                 start = answer.kvs[-1].key + b"\0"
@@ -126,22 +128,22 @@ class Client:
                 beat = asyncio.ensure_future(_beat(stream.send_message))
                 try:
                     while True:
-                        answer = await asyncio.wait_for(stream.recv_message(), SILENCE)
+                        answer = await within(stream.recv_message(), SILENCE)
                         _tell(answer, what, changed)
                 finally:
                     beat.cancel()
-                    with contextlib.suppress(asyncio.CancelledError, *_FAILURES):
+                    with contextlib.suppress(asyncio.CancelledError, *FAILURES):
                         await beat
-        except _FAILURES as error:
+        except FAILURES as error:
             raise explain_call(error, f"watching {what}") from error
+
+    async def count(self, span: Span) -> int:
+        """How many keys there are."""
+        return (await self._ask(span, limit=0, count_only=True)).count
 
     async def version(self) -> str:
         """The version of etcd."""
-        try:
-            answer = await self._status(rpc.StatusRequest(), timeout=CALL_TIMEOUT)
-        except _FAILURES as error:
-            raise explain_call(error, "the status") from error
-        return answer.version
+        return (await self.call(self._status, rpc.StatusRequest(), "the status")).version
 
     async def reads_everything(self) -> bool:
         """Whether this node's certificate may read keys that nobody has a reason to let it read."""
@@ -153,14 +155,25 @@ class Client:
             raise
         return True
 
-    async def _ask(self, span: Span, *, limit: int, revision: int = 0, keys_only: bool = False) -> rpc.RangeResponse:
-        request = rpc.RangeRequest(
-            key=span.start, range_end=span.end, limit=limit, revision=revision, keys_only=keys_only
-        )
+    async def call(self, method: UnaryUnaryMethod[Q, A], request: Q, what: str) -> A:
+        """The answer to one question; `what` says in words what was asked for."""
         try:
-            return await self._range(request, timeout=CALL_TIMEOUT)
-        except _FAILURES as error:
-            raise explain_call(error, f"reading {span.text}") from error
+            return await method(request, timeout=CALL_TIMEOUT)
+        except FAILURES as error:
+            raise explain_call(error, what) from error
+
+    async def _ask(
+        self, span: Span, *, limit: int, revision: int = 0, keys_only: bool = False, count_only: bool = False
+    ) -> rpc.RangeResponse:
+        request = rpc.RangeRequest(
+            key=span.start,
+            range_end=span.end,
+            limit=limit,
+            revision=revision,
+            keys_only=keys_only,
+            count_only=count_only,
+        )
+        return await self.call(self._range, request, f"reading {span.text}")
 
 
 def _tell(answer: Optional[rpc.WatchResponse], what: str, changed: Callable[[Sequence[Change]], None]) -> None:
@@ -169,16 +182,12 @@ def _tell(answer: Optional[rpc.WatchResponse], what: str, changed: Callable[[Seq
     if answer.canceled:
         raise explain_cancelled(answer.cancel_reason, answer.compact_revision, f"watching {what}")
     if answer.events:
-        changed(
-            [
-                Change(
-                    each.kv.key,
-                    each.kv.value if each.type == rpc.Event.PUT else None,
-                    each.kv.mod_revision,
-                )
-                for each in answer.events
-            ]
-        )
+        changed([_change(each.kv, each.type == rpc.Event.DELETE) for each in answer.events])
+
+
+def _change(found: rpc.KeyValue, deleted: bool = False) -> Change:
+    value = None if deleted else found.value
+    return Change(found.key, value, found.mod_revision, found.lease, found.create_revision)
 
 
 async def _beat(send: Callable[[rpc.WatchRequest], object]) -> None:

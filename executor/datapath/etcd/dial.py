@@ -14,6 +14,7 @@ from typing import Any, Callable, Optional, TypeVar
 
 from datapath.etcd.certificates import Certificate, parse_der, parse_pem
 from datapath.etcd.errors import Stage, StoreError, explain_dns, explain_tcp, explain_tls
+from datapath.etcd.waiting import within
 from datapath.state.model import StoreEndpoint
 
 T = TypeVar("T")
@@ -168,4 +169,4 @@ async def _handshake(endpoint: StoreEndpoint, connection: socket.socket, context
 
 
 async def _within(asked: Awaitable[T]) -> T:
-    return await asyncio.wait_for(asked, TIMEOUT)
+    return await within(asked, TIMEOUT)

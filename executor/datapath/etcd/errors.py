@@ -41,7 +41,22 @@ class CompactedError(StoreError):
         super().__init__(Stage.STORE, "the revision that was asked for is compacted")
 
 
-_DENIED = "etcd lets its users read by role: the certificate's common name is the user"
+class LeaseGoneError(StoreError):
+    """The lease has ended, and with it every key that it had."""
+
+    def __init__(self) -> None:
+        super().__init__(Stage.STORE, "the lease has ended")
+
+
+class FullError(StoreError):
+    """The store takes nothing more."""
+
+    def __init__(self) -> None:
+        hint = "compact and defragment it, or raise its quota, and disarm the alarm (etcdctl alarm disarm)"
+        super().__init__(Stage.STORE, "the store is full (NOSPACE)", hint)
+
+
+_DENIED = "etcd lets its users read and write by role: the certificate's common name is the user"
 _LOST = (StreamTerminatedError, ProtocolError, ConnectionError, ssl.SSLError, EOFError)
 
 
@@ -101,6 +116,10 @@ def _explain_status(status: Status, message: str, what: str) -> StoreError:
     words = message.replace("etcdserver: ", "")
     if "compacted" in words:
         return CompactedError()
+    if "lease not found" in words:
+        return LeaseGoneError()
+    if "database space exceeded" in words:
+        return FullError()
     if status is Status.PERMISSION_DENIED or "permission denied" in words:
         return StoreError(Stage.AUTHORISATION, f"{what} is denied", _DENIED)
     if status is Status.UNAUTHENTICATED or "user name is empty" in words:

@@ -31,6 +31,7 @@ def entries() -> dict[str, dict[str, Any]]:
     """Role -> its entry point `main`."""
     services = {
         "datapath_services": variables.SERVICES,
+        "datapath_service_manifests": variables.SERVICE_MANIFESTS,
         "datapath_services_purge": variables.SERVICES_PURGE,
         "datapath_executable": variables.EXECUTABLE,
     }

@@ -63,6 +63,23 @@ _SERVICES = """\
 #     health_check: {type: tcp}
 """
 
+_MANIFESTS = """\
+# datapath_service_manifests:
+#   - manifests/shop.yml
+#   - apiVersion: v1
+#     kind: Service
+#     metadata: {name: api, namespace: shop}
+#     spec:
+#       clusterIP: 192.0.2.11
+#       ports: [{name: http, port: 80}]
+#   - apiVersion: discovery.k8s.io/v1
+#     kind: EndpointSlice
+#     metadata: {name: api-1, namespace: shop, labels: {kubernetes.io/service-name: api}}
+#     addressType: IPv4
+#     ports: [{name: http, port: 8080}]
+#     endpoints: [{addresses: [10.0.1.21]}, {addresses: [10.0.1.22]}]
+"""
+
 _ENDPOINTS = """\
 # datapath_endpoints:
 #   - name: host
@@ -107,6 +124,7 @@ COMMAND_LINE_ONLY = (
 
 _EXAMPLES = {
     "datapath_services": _SERVICES,
+    "datapath_service_manifests": _MANIFESTS,
     "datapath_endpoints": _ENDPOINTS,
     "cilium_config_extra_vars": _CONFIG,
     "datapath_clustermesh_external_peers": _EXTERNAL_PEERS,

@@ -168,8 +168,19 @@ SERVICES: dict[str, Any] = {
     },
 }
 
+SERVICE_MANIFESTS = {
+    "description": [
+        "Manifests of Kubernetes that describe services: C(Service), C(EndpointSlice), or a C(List) of them.",
+        "Each is a dictionary, or a file on the control node: a whole path, or one relative to the inventory.",
+        "A Service is one service for each of its ports and address families, such as C(shop/web/http).",
+        "What they say is used, or refused with its place; docs/services.md tells what that is.",
+    ],
+    "type": "list",
+    "elements": "raw",
+}
+
 SERVICES_PURGE = {
-    "description": "Whether services that C(datapath_services) does not list are removed.",
+    "description": "Whether services are removed that C(datapath_services) and the manifests do not have.",
     "type": "bool",
     "default": True,
 }

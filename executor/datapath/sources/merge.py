@@ -59,7 +59,7 @@ class Merger:
 
     def _judged(self, service: Service, found: Foreign) -> EffectiveService:
         others = [backend for _, backend in found.backends]
-        states = [_state(service, backend, self.known.health) for backend in service.backends]
+        states = [judged_state(service, backend, self.known.health) for backend in service.backends]
         local, remote = _selected(service.affinity, states, bool(others))
         states += [BackendState.ACTIVE] * len(others)
         counted = [local] * len(service.backends) + [remote] * len(others)
@@ -125,7 +125,8 @@ def _own_state(backend: Backend) -> BackendState:
     return BackendState.MAINTENANCE if backend.weight == 0 else backend.state
 
 
-def _state(service: Service, backend: Backend, health: Health) -> BackendState:
+def judged_state(service: Service, backend: Backend, health: Health) -> BackendState:
+    """The state of a backend of this cluster's, after its check."""
     state = _own_state(backend)
     if service.health_check is None or state not in (BackendState.ACTIVE, BackendState.TERMINATING):
         return state

@@ -7,16 +7,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Optional, Union
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from datapath.spec import scalars
 from datapath.spec.errors import RefusedError
 from datapath.spec.fields import Fields, Violations
-from datapath.state.model import Peer, StoreEndpoint
+from datapath.state.model import IPNetwork, Peer, StoreEndpoint
 from datapath.state.remote import ServiceName
-
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 FILES = ("ca", "certificate", "key")
 PEER_FIELDS = ("name", "state", "endpoints", *FILES)
@@ -29,7 +27,7 @@ NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 NAME = re.compile(r"[a-zA-Z0-9]([-._a-zA-Z0-9]{0,251}[a-zA-Z0-9])?", re.ASCII)
 _CLUSTER = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 _HOST = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
-_DEFAULT_NAMESPACE = "default"
+DEFAULT_NAMESPACE = "default"
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def networks(words: tuple[str, ...]) -> None:
         parse_network(word)
 
 
-def parse_network(word: str) -> Network:
+def parse_network(word: str) -> IPNetwork:
     """A network by its base address. Raises RefusedError."""
     try:
         return ipaddress.ip_network(word)
@@ -80,7 +78,7 @@ def parse_network(word: str) -> Network:
 def service_name(name: str) -> Optional[ServiceName]:
     """What a service of this node is called in the mesh; None where it cannot be called anything there."""
     namespace, slash, rest = name.partition("/")
-    found = ServiceName(namespace, rest) if slash else ServiceName(_DEFAULT_NAMESPACE, name)
+    found = ServiceName(namespace, rest) if slash else ServiceName(DEFAULT_NAMESPACE, name)
     return found if NAMESPACE.fullmatch(found.namespace) and NAME.fullmatch(found.name) else None
 
 

@@ -9,7 +9,7 @@ from typing import Any, Optional, TypeVar, Union
 
 from datapath.spec import clustermesh as mesh_spec
 from datapath.spec import endpoints as endpoint_spec
-from datapath.spec import global_services, service_modes
+from datapath.spec import global_services, service_manifests, service_modes
 from datapath.spec import programs as program_spec
 from datapath.spec import services as service_spec
 from datapath.spec import store as store_spec
@@ -56,6 +56,7 @@ def located(errors: Iterable[SpecError], document: object) -> list[SpecError]:
         for section in ITEM_SECTIONS
         for index, name in enumerate(item_names(document, section))
     }
+    places.update({f"services.{each.name}": each.path for each in _manifest_services(Violations("services"), document)})
 
     def place(path: str) -> str:
         # names may have dots: of two that fit, the longer one is meant
@@ -75,6 +76,13 @@ def item_names(document: object, section: str) -> list[str]:
 
 def _item_name(item: Mapping[str, Any]) -> str:
     return str(item["name"])
+
+
+def _manifest_services(violations: Violations, document: object) -> list[service_spec.ParsedService]:
+    """What the manifests in a document describe."""
+    section = document.get("services") if isinstance(document, Mapping) else None
+    manifests = section.get("manifests") if isinstance(section, Mapping) else None
+    return service_manifests.read(violations, "services.manifests", manifests)
 
 
 def load(document: object) -> DesiredState:
@@ -148,7 +156,12 @@ def _option(violations: Violations, path: str, name: Any, raw: Any, known: Mappi
 def _merge_services(
     current: tuple[Service, ...], raw: Any, options: Options
 ) -> tuple[tuple[Service, ...], list[SpecError]]:
-    violations, kept, parsed = _section("services", current, raw, service_spec.parse_service)
+    violations, kept, parsed = _section("services", current, raw, service_spec.parse_service, "manifests")
+    for each in _manifest_services(violations, {"services": raw}):
+        first = parsed.setdefault(each.name, each)
+        if first is not each:
+            violations.add(f"{each.path}.name", each.name, f"{first.path} has the same name")
+        kept.pop(each.name, None)
     _check_frontends(violations, list(kept.values()), list(parsed.values()))
     _check_enabled(violations, kept, parsed, options)
     _check_modes(violations, kept, parsed, options)

@@ -46,7 +46,7 @@ def parse_fields(fields: Fields) -> MeshFields:
         fields.take_or("affinity", lambda raw: Affinity(scalars.parse_choice(raw, choices)), Affinity.NONE),
         fields.take_or("shared", scalars.parse_bool, True),
         fields.take_or("mesh_name", _mesh_name, ""),
-        fields.take_or("port_name", _port_name, ""),
+        fields.take_or("port_name", parse_port_name, ""),
     )
 
 
@@ -57,7 +57,8 @@ def _mesh_name(raw: Any) -> str:
     return str(name)
 
 
-def _port_name(raw: Any) -> str:
+def parse_port_name(raw: Any) -> str:
+    """What a port is called in the mesh."""
     name = scalars.parse_text(raw)
     if len(name) > LONGEST_PORT or not _PORT.fullmatch(name):
         lowered = name.lower()

@@ -56,7 +56,7 @@ def _node(violations: Violations, path: str, raw: Any) -> Optional[MeshNode]:
     fields = Fields(violations, path, raw, NODE_FIELDS)
     name = fields.take_or("name", _name, "")
     addresses = _list(fields, "addresses", scalars.parse_address)
-    networks = _list(fields, "pod_cidrs", lambda raw: str(parse_network(scalars.parse_text(raw))))
+    networks = _list(fields, "pod_cidrs", lambda raw: parse_network(scalars.parse_text(raw)))
     if not addresses and fields.sound:
         violations.add(fields.at("addresses"), fields.raw("addresses"), "a node needs an address", NODE_FORM)
     return MeshNode(name, addresses, networks) if fields.sound else None
@@ -85,7 +85,7 @@ def dump_store(store: OwnStore) -> dict[str, Any]:
     if store.node.name:
         node["name"] = store.node.name
     if store.node.pod_cidrs:
-        node["pod_cidrs"] = list(store.node.pod_cidrs)
+        node["pod_cidrs"] = [str(each) for each in store.node.pod_cidrs]
     return {
         "endpoints": [peer_url(each) for each in store.endpoints],
         **{each: getattr(store, each) for each in FILES},

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Optional, Union
 
 IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+IPNetwork = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 
 class Protocol(enum.Enum):
@@ -238,7 +239,7 @@ class MeshNode:
     name: str
     """"" is the host's name."""
     addresses: tuple[IPAddress, ...]
-    pod_cidrs: tuple[str, ...] = ()
+    pod_cidrs: tuple[IPNetwork, ...] = ()
     """Networks of the node's endpoints."""
 
 

@@ -158,7 +158,9 @@ def test_endpoints():
         {"name": "host", "state": "present", "interface": None, "labels": {}},
     ]
     addresses = ["10.0.2.11", "2001:db8:2::11"]
-    rows = [{**row, "number": None, "addresses": addresses if row["name"] == "db" else []} for row in rows]
+    rows = [
+        {**row, "number": None, "identity": None, "addresses": addresses if row["name"] == "db" else []} for row in rows
+    ]
     document = {"endpoints": [{**rows[0], "number": 4097}, *rows[1:]]}
     assert render.endpoints(document).splitlines() == [
         "ENDPOINT           INTERFACE  STATE    NUMBER  ADDRESSES                  LABELS",
@@ -166,6 +168,10 @@ def test_endpoints():
         "db                 ve-db      pending       -  10.0.2.11, 2001:db8:2::11  -",
         "host               host       present       -  -                          -",
     ]
+    document["endpoints"][1]["identity"] = 65800
+    lines = render.endpoints(document).splitlines()
+    assert lines[0].split() == ["ENDPOINT", "INTERFACE", "STATE", "NUMBER", "IDENTITY", "ADDRESSES", "LABELS"]
+    assert [line.split()[4] for line in lines[1:]] == ["-", "65800", "-"]
     assert render.endpoints({"endpoints": []}) == "no endpoints"
 
 

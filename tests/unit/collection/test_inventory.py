@@ -78,6 +78,43 @@ def test_templates_are_resolved_at_every_depth(judge):
     }
 
 
+MANIFESTS = """\
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 192.0.2.10, ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.0.0.1]}]
+"""
+
+
+def test_manifests_are_files_or_documents(judge, tmp_path):
+    (tmp_path / "shop.yml").write_text(MANIFESTS)
+    one = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"}}
+    one["spec"] = {"clusterIP": "{{ vip }}", "ports": [{"port": 80}]}
+    result, out = judge(vip="192.0.2.11", datapath_service_manifests=["shop.yml", one])
+    assert result, out
+    section = result["document"]["services"]
+    assert [each["kind"] for each in section["manifests"][0]["items"]] == ["Service", "EndpointSlice"]
+    assert section["manifests"][1]["spec"]["clusterIP"] == "192.0.2.11"
+    assert (section["purge"], "items" in section) == (True, False)
+
+
+def test_what_is_wrong_with_manifests_is_told_by_their_place(judge, tmp_path):
+    (tmp_path / "shop.yml").write_text(MANIFESTS.replace("addressType: IPv4", "addressType: IPv6"))
+    result, out = judge(datapath_service_manifests=["shop.yml"])
+    assert result is None
+    assert "datapath_service_manifests[0].items[1].endpoints[0].addresses[0]" in out
+    result, out = judge(datapath_service_manifests=["absent.yml"])
+    assert result is None
+    assert "absent.yml: No such file" in out.replace("[Errno 2] ", "").replace(f"{tmp_path}/", "")
+
+
 def test_everything_wrong_is_told_at_once_by_the_inventory_s_own_names(judge):
     result, out = judge(
         cilium_loadbalancer_mode="dsrr",

@@ -122,10 +122,15 @@ def test_the_sample_is_valid_when_everything_is_uncommented():
         {
             "endpoints": {"items": endpoints["datapath_endpoints"], "purge": endpoints["datapath_endpoints_purge"]},
             "options": {"values": values, "config": variables["cilium_config_extra_vars"]},
-            "services": {"items": services["datapath_services"], "purge": services["datapath_services_purge"]},
+            "services": {
+                "items": services["datapath_services"],
+                # The first is a file, which is read on the control node.
+                "manifests": services["datapath_service_manifests"][1:],
+                "purge": services["datapath_services_purge"],
+            },
         },
     )
-    assert [each.name for each in state.services] == ["dns6", "web"]
+    assert [each.name for each in state.services] == ["dns6", "shop/api/http", "web"]
     assert [each.name for each in state.endpoints] == ["containers", "db", "host", "web"]
     assert state.options["bpf-lb-maglev-table-size"] == 65521
 

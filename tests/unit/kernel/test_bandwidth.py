@@ -378,9 +378,11 @@ def test_fq_paces_bbr_of_the_container_where_the_programs_route(kernel, node, pe
         before = throttled(node)
         upload(container, peer, 300_000, rate=100_000)
         paced[config] = throttled(node) - before
-    # An acknowledgement without data gets a time, too, whoever paces.
-    assert paced[CONFIG] <= 3
-    assert paced[ROUTES] > 20
+    # An acknowledgement without data gets a time, too, whoever paces. Of a hundred packets, few have to wait each for
+    # itself where the machine is so late that several are due at once.
+    few = 3
+    assert paced[CONFIG] <= few
+    assert paced[ROUTES] > 2 * few
 
 
 def upload(container, peer, size, rate):

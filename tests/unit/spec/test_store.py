@@ -28,10 +28,11 @@ def test_everything_that_a_store_can_say():
     node = {"name": "lb1", "addresses": ["192.0.2.11", "2001:db8::11"], "pod_cidrs": ["10.1.0.0/24", "fd00::/64"]}
     state = merge(NOTHING, document({**STORE, "publisher": "yes", "node": node}))
     addresses = tuple(map(ipaddress.ip_address, node["addresses"]))
+    networks = tuple(map(ipaddress.ip_network, node["pod_cidrs"]))
     assert state.store == OwnStore(
         (StoreEndpoint("192.0.2.21", 2379),),
         *FILES.values(),
-        MeshNode("lb1", addresses, ("10.1.0.0/24", "fd00::/64")),
+        MeshNode("lb1", addresses, networks),
         publisher=True,
     )
     assert load(dump(state)) == state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tools import run_tests
-from tools.run_tests import counts
+from tools.run_tests import counts, failures
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,19 @@ def test_counts(log, expected):
     assert counts(f"before\n{log}\nafter\n") == expected
 
 
+def test_what_failed_is_named():
+    named = (
+        "FAILED tests/unit/test_x.py::test_y[3] - assert 1 == 2",
+        "ERROR tests/unit/test_z.py - ImportError",
+        "kernels: bandwidth-6.1: FAILED tests/bandwidth/test_rates.py::test_a_flood",
+        "default > verify: Executed: Failed",
+    )
+    log = "\n".join(("all is well", *named, "default > check: Executed: Successful", "it says FAILED in the middle"))
+    assert tuple(failures(log)) == named
+
+
 STAGE = """
-stages = first second third
+stages = bpf second third
 .PHONY: $(stages) test-tracing
 $(stages):
 	@echo $@
@@ -39,17 +50,17 @@ test-tracing:
 
 
 def test_stages_beside_the_others(tmp_path, monkeypatch, capsys):
-    """They begin with the second one, are shown at their end, and a failure ends nothing."""
+    """They begin after those that run alone, are shown at their end, and a failure ends nothing."""
     (tmp_path / "Makefile").write_text(STAGE)
     monkeypatch.chdir(tmp_path)
     run_tests.LOGS.mkdir(parents=True)
     ended = []
-    for outcome in run_tests.run_all(("first", "second", "test-tracing", "third")):
+    for outcome in run_tests.run_all(("bpf", "second", "test-tracing", "third")):
         ended.append((outcome.stage, outcome.ok, outcome.passed, outcome.failed))
         if outcome.stage == "third":
             (tmp_path / "go").touch()
     assert ended == [
-        ("first", True, 1, 0),
+        ("bpf", True, 1, 0),
         ("second", False, 0, 1),
         ("third", True, 1, 0),
         ("test-tracing", True, 7, 0),

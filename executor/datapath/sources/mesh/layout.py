@@ -12,26 +12,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Union
+from typing import Any
 
-from datapath.spec.clustermesh import CLUSTERS, NAME, NAMESPACE, Network
-from datapath.spec.errors import RefusedError
-from datapath.spec.scalars import parse_address
-from datapath.state.model import IPAddress
+from datapath.sources.mesh.values import (
+    QuarantineError,
+    check_address,
+    expect,
+    read_boolean,
+    read_document,
+    read_integer,
+    read_mapping,
+)
+from datapath.spec.clustermesh import CLUSTERS, NAME, NAMESPACE
+from datapath.state.model import IPAddress, IPNetwork
 from datapath.state.remote import Port, Ports, RemoteService, ServiceName
 
 HEARTBEAT = "cilium/.heartbeat"
 QUIET = 120.0
 """Seconds without a heartbeat that are too many: Cilium counts two minutes as an error."""
-LARGEST_VALUE = 1 << 20
-"""Bytes: etcd itself refuses what is larger than 1.5 MiB, unless it is told otherwise."""
 PROTOCOLS = ("TCP", "UDP", "SCTP")
-_SERVICES = "services/v1"
 _PORT_NAME = re.compile(r"[-._a-zA-Z0-9]{0,63}", re.ASCII)
-
-
-class QuarantineError(ValueError):
-    """Why a value is not used."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,9 @@ def config_key(cluster: str) -> str:
     return f"cilium/cluster-config/{cluster}"
 
 
-def services_prefix(cluster: str, cached: bool) -> str:
-    """What the keys of a cluster's services begin with."""
-    return f"cilium/{_area(cached)}/{_SERVICES}/{cluster}/"
-
-
-def synced_key(cluster: str, cached: bool) -> str:
-    """The key that is there once all of a cluster's services are published."""
-    return f"cilium/synced/{cluster}/cilium/{_area(cached)}/{_SERVICES}"
-
-
-def _area(cached: bool) -> str:
-    return "cache" if cached else "state"
+def area(cached: bool) -> str:
+    """The place of what a cluster publishes itself, or of a copy."""
+    return "cilium/cache" if cached else "cilium/state"
 
 
 def key_text(key: bytes) -> str:
@@ -73,26 +64,35 @@ def key_text(key: bytes) -> str:
 
 def parse_config(raw: bytes) -> ClusterConfig:
     """A cluster's own words about itself. Raises QuarantineError."""
-    document = _document(raw)
-    cluster_id = _integer(document, "id", 0, max(CLUSTERS))
+    document = read_document(raw)
+    cluster_id = read_integer(document, "id", 0, max(CLUSTERS))
     if cluster_id == 0:
         raise QuarantineError("id: 0 is not the id of a cluster that others can connect to")
-    capabilities = _mapping(document, "capabilities")
-    most = _integer(capabilities, "maxConnectedClusters", 0, max(CLUSTERS)) or CLUSTERS[0]
+    capabilities = read_mapping(document, "capabilities")
+    most = read_integer(capabilities, "maxConnectedClusters", 0, max(CLUSTERS)) or CLUSTERS[0]
     if most not in CLUSTERS:
         raise QuarantineError(f"capabilities.maxConnectedClusters: {most} is not 255 or 511")
     if cluster_id > most:
         raise QuarantineError(f"id: {cluster_id} is more than maxConnectedClusters, which is {most}")
-    synced, cached = (_boolean(capabilities, name) for name in ("syncedCanaries", "cached"))
+    synced, cached = (read_boolean(capabilities, name) for name in ("syncedCanaries", "cached"))
     return ClusterConfig(cluster_id, synced, most, cached)
 
 
-def parse_service_key(prefix: str, key: bytes) -> ServiceName:
-    """The service that a key is about. Raises QuarantineError."""
-    try:
-        rest = key.decode("ascii")[len(prefix) :]
-    except UnicodeDecodeError:
-        raise QuarantineError("the key is not ASCII text") from None
+def dump_config(config: ClusterConfig) -> bytes:
+    """The words as `parse_config` and Cilium read them."""
+    capabilities = {
+        "syncedCanaries": config.synced_canaries,
+        "maxConnectedClusters": config.max_connected_clusters,
+        # Services of several clusters by their own resources: known, and not used.
+        "serviceExportsEnabled": False,
+    }
+    cached = {"cached": True} if config.cached else {}
+    document = {"id": config.cluster_id, "capabilities": {**capabilities, **cached}}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def parse_service_name(rest: str) -> ServiceName:
+    """The service whose key ends so. Raises QuarantineError."""
     namespace, slash, name = rest.partition("/")
     if not slash or not NAMESPACE.fullmatch(namespace) or not NAME.fullmatch(name):
         raise QuarantineError("the key does not end with NAMESPACE/NAME")
@@ -100,18 +100,18 @@ def parse_service_key(prefix: str, key: bytes) -> ServiceName:
 
 
 def parse_service(
-    raw: bytes, cluster: str, cluster_id: int, name: ServiceName, own: Sequence[Network] = ()
+    raw: bytes, cluster: str, cluster_id: int, name: ServiceName, own: Sequence[IPNetwork] = ()
 ) -> RemoteService:
     """The service `name` of a cluster; `own` are networks that only this cluster has. Raises QuarantineError."""
-    document = _document(raw)
-    _expect(document, "cluster", cluster)
-    _expect(document, "namespace", name.namespace)
-    _expect(document, "name", name.name)
-    _expect(document, "clusterID", cluster_id)
+    document = read_document(raw)
+    expect(document, "cluster", cluster)
+    expect(document, "namespace", name.namespace)
+    expect(document, "name", name.name)
+    expect(document, "clusterID", cluster_id)
     frontends, backends = (_places(document, field) for field in ("frontends", "backends"))
     for address in backends:
-        _check_backend(address, own)
-    return RemoteService(cluster, cluster_id, name, frontends, backends, _boolean(document, "shared"))
+        check_address(address, "backends", own)
+    return RemoteService(cluster, cluster_id, name, frontends, backends, read_boolean(document, "shared"))
 
 
 def dump_service(service: RemoteService) -> bytes:
@@ -139,53 +139,10 @@ def _dump_places(places: Mapping[IPAddress, Ports]) -> dict[str, Any]:
     }
 
 
-def _document(raw: bytes) -> Mapping[str, Any]:
-    if len(raw) > LARGEST_VALUE:
-        raise QuarantineError(f"{len(raw)} bytes are more than {LARGEST_VALUE}")
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        words = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise QuarantineError(f"not JSON: {words:.120}") from None
-    if not isinstance(document, dict):
-        raise QuarantineError("not a JSON object")
-    return document
-
-
-def _expect(document: Mapping[str, Any], field: str, wanted: Union[str, int]) -> None:
-    value = document.get(field)
-    if type(value) is not type(wanted) or value != wanted:
-        raise QuarantineError(f"{field}: {value!r:.80} is not {wanted!r}, as its place says")
-
-
-def _mapping(document: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """Go writes an empty map as null."""
-    value = document.get(field)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise QuarantineError(f"{field}: {value!r:.80} is not an object")
-    return value
-
-
-def _boolean(document: Mapping[str, Any], field: str) -> bool:
-    value = document.get(field, False)
-    if not isinstance(value, bool):
-        raise QuarantineError(f"{field}: {value!r:.80} is not a boolean")
-    return value
-
-
-def _integer(document: Mapping[str, Any], field: str, least: int, most: int) -> int:
-    value = document.get(field, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise QuarantineError(f"{field}: {value!r:.80} is not {least} to {most}")
-    return value
-
-
 def _places(document: Mapping[str, Any], field: str) -> Mapping[IPAddress, Ports]:
     """Address -> its ports."""
     found: dict[IPAddress, Ports] = {}
-    for text, ports in _mapping(document, field).items():
+    for text, ports in read_mapping(document, field).items():
         try:
             address = ipaddress.ip_address(text)
         except ValueError:
@@ -211,13 +168,3 @@ def _ports(raw: object, path: str) -> Ports:
             raise QuarantineError(f"{where}: {number!r:.80} is not a port")
         found[name] = Port(port["Protocol"], number)
     return MappingProxyType(found)
-
-
-def _check_backend(address: IPAddress, own: Sequence[Network]) -> None:
-    try:
-        parse_address(str(address))
-    except RefusedError as error:
-        raise QuarantineError(f"backends: {error.message}") from None
-    for network in own:
-        if address.version == network.version and address in network:
-            raise QuarantineError(f"backends: {address} is in {network}, which is this cluster's own")

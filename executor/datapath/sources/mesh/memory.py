@@ -1,6 +1,7 @@
 """What other clusters published last, kept on the node: a node that starts while a store is away serves with it.
 
-A database and not a document, because one changed service of thousands must not cost writing them all.
+A database and not a document, because one changed service of thousands must not cost writing them all. Only services
+are kept: nothing forwards by nodes, identities and addresses so far, and those change with every container.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Optional
 
-from datapath.sources.mesh.layout import QuarantineError, dump_service, parse_service
+from datapath.sources.mesh.layout import dump_service, parse_service
+from datapath.sources.mesh.values import QuarantineError
 from datapath.state.remote import RemoteService, ServiceName
 
 log = logging.getLogger(__name__)

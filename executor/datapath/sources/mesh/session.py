@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from datapath.sources.mesh import layout
-from datapath.sources.mesh.layout import ClusterConfig, QuarantineError
-from datapath.spec.clustermesh import Network, parse_network
+from datapath.sources.mesh.layout import ClusterConfig
+from datapath.sources.mesh.values import QuarantineError
+from datapath.spec.clustermesh import parse_network
+from datapath.state.model import IPNetwork
 
 if TYPE_CHECKING:
     from datapath.etcd.client import Client
@@ -22,7 +24,7 @@ class Rules:
     cluster_id: int
     """Its own."""
     max_connected_clusters: int
-    networks: tuple[Network, ...]
+    networks: tuple[IPNetwork, ...]
     cache_ttl: float
     """Seconds that the services of a cluster without connection are used; 0 is for ever."""
 
@@ -37,15 +39,15 @@ class Rules:
         )
 
 
-async def check_authorisation(client: Client) -> None:
-    """A store whose every key anybody may read lets anybody write as well. Raises StoreError."""
+async def check_authorisation(client: Client, user: str = "a user with the role of a remote cluster") -> None:
+    """A store whose every key anybody may read lets anybody write as well; `user` may not. Raises StoreError."""
     from datapath.etcd.errors import Stage, StoreError  # noqa: PLC0415 - gRPC is a dear import
 
     if await client.reads_everything():
         raise StoreError(
             Stage.AUTHORISATION,
             f"{client.own.common_name or 'this certificate'} may read the whole store",
-            "etcd without authentication, or a certificate of root: use a user with the role of a remote cluster",
+            f"etcd without authentication, or a certificate of root: use {user}",
         )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Optional
 
 from datapath.sources.batches import Batches
-from datapath.sources.mesh.follower import Follower, PeerStatus
+from datapath.sources.mesh.follower import Follower, FollowerStatus
+from datapath.sources.mesh.kinds import SERVICES
 from datapath.sources.mesh.memory import Changes
 from datapath.sources.mesh.session import Rules
+from datapath.sources.mesh.together import cancel
 from datapath.state.model import Peer
 from datapath.state.remote import RemoteService, RemoteServices, ServiceName
 
@@ -34,8 +35,8 @@ class MeshSource:
             follower = old.get(peer.name)
             if follower is None or (follower.peer, follower.rules) != (peer, rules):
                 self._stop(peer.name)
-                services = known.get(peer.name, {}) if follower is None else follower.services
-                follower = Follower(peer, rules, self._ids, services, self._note)
+                before = {SERVICES.name: known.get(peer.name, {})} if follower is None else follower.known
+                follower = Follower(peer, rules, self._ids, before, self._note)
                 self._tasks[peer.name] = asyncio.ensure_future(follower.run())
             followers[peer.name] = follower
         # A new dictionary, complete before it is seen: `statuses` may run in another thread.
@@ -44,20 +45,16 @@ class MeshSource:
             self._stop(name)
             self._batches.waiting.pop(name, None)
 
-    def statuses(self) -> dict[str, tuple[PeerStatus, int]]:
-        """Cluster -> what is known of the connection, and how many services of it are used."""
-        return {name: (each.status, len(each.services)) for name, each in self._followers.items()}
+    def statuses(self) -> dict[str, FollowerStatus]:
+        """Cluster -> what is known of the connection, and of each kind."""
+        return {name: each.whole_status for name, each in self._followers.items()}
 
     async def run(self, deliver: Deliver) -> None:
         """Deliver changes until cancelled."""
         try:
             await self._batches.run(deliver)
         finally:
-            tasks = list(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(*self._tasks.values())
 
     def _note(self, cluster: str, changes: Mapping[ServiceName, Optional[RemoteService]]) -> None:
         self._batches.waiting.setdefault(cluster, {}).update(changes)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from datapath.etcd.client import connect, prefix
 from datapath.etcd.dial import Credentials, reach
 from datapath.etcd.errors import Stage, StoreError
 from datapath.sources.mesh import layout
-from datapath.sources.mesh.layout import ClusterConfig, QuarantineError
+from datapath.sources.mesh.kinds import KINDS, Kind, Origin
 from datapath.sources.mesh.session import Rules, check_authorisation, heartbeat_time, read_config
+from datapath.sources.mesh.values import QuarantineError
 from datapath.state.model import Peer, StoreEndpoint
 
 if TYPE_CHECKING:
@@ -34,27 +35,29 @@ async def examine(peer: Peer, rules: Rules, others: Mapping[str, int]) -> list[S
     """All endpoints' connections, then rights and data by the first that can be reached."""
     credentials = Credentials(*map(Path, (peer.ca, peer.certificate, peer.key)))
     steps: list[Step] = []
-    reached = [await _dial(endpoint, credentials, steps) for endpoint in peer.endpoints]
+    reached = [await dial(endpoint, credentials, steps) for endpoint in peer.endpoints]
     if any(reached):
         try:
             client = await connect(peer.endpoints, credentials)
         except StoreError as error:
-            steps.append(_failed(error))
+            steps.append(failed(error))
             return steps
         try:
             await _Reader(client, peer, rules, others, steps).read()
         except StoreError as error:
-            steps.append(_failed(error))
+            steps.append(failed(error))
         finally:
             client.close()
     return steps
 
 
-def _failed(error: StoreError, where: str = "") -> Step:
+def failed(error: StoreError, where: str = "") -> Step:
+    """The step at which it ended."""
     return Step(error.stage.value, False, where + error.message, error.hint)
 
 
-async def _dial(endpoint: StoreEndpoint, credentials: Credentials, steps: list[Step]) -> bool:
+async def dial(endpoint: StoreEndpoint, credentials: Credentials, steps: list[Step]) -> bool:
+    """Try a connection to one endpoint; whether there can be one."""
     where = f"{endpoint}: "
     try:
         context, own = credentials.load()
@@ -64,11 +67,33 @@ async def _dial(endpoint: StoreEndpoint, credentials: Credentials, steps: list[S
 
         await reach(endpoint, context, credentials.ca, passed)
     except StoreError as error:
-        steps.append(_failed(error, where if str(endpoint) not in error.message else ""))
+        steps.append(failed(error, where if str(endpoint) not in error.message else ""))
         return False
     mine = f"this node is {own.common_name or 'nobody'}, until {own.not_after:%Y-%m-%d %H:%M} UTC"
     steps.append(Step(Stage.TLS.value, True, where + mine))
     return True
+
+
+@dataclass
+class _Published:
+    """What a store has of one kind."""
+
+    kind: Kind[Any, Any]
+    count: int = 0
+    """Of what can be used."""
+    quarantined: dict[str, str] = field(default_factory=dict)
+    missing: Optional[str] = None
+    """The key that would tell that this is all."""
+    denied: Optional[StoreError] = None
+
+    def take(self, key: bytes, value: bytes, origin: Origin) -> None:
+        """Try one value."""
+        try:
+            self.kind.parse(value, self.kind.name_of(key, origin), origin)
+        except QuarantineError as error:
+            self.quarantined[layout.key_text(key)] = str(error)
+        else:
+            self.count += 1
 
 
 @dataclass(frozen=True)
@@ -89,18 +114,21 @@ class _Reader:
         self._note(Stage.STORE, True, f"etcd {await client.version()}")
         await check_authorisation(client)
         config = await read_config(client, self.peer.name, self.rules, self.others)
-        synced = layout.synced_key(self.peer.name, config.cached)
         heartbeat = heartbeat_time(await client.get(layout.HEARTBEAT))
-        complete = not config.synced_canaries or await client.get(synced) is not None
-        count, quarantined = await self._services(config)
+        origin = Origin(self.peer.name, config, self.rules.networks)
+        found = [await self._kind(kind, origin) for kind in KINDS]
         user = client.own.common_name
         self._note(Stage.AUTHORISATION, True, f"{user} may read what a remote cluster may, and not the rest")
+        self.steps.extend(failed(each.denied) for each in found if each.denied is not None)
         self._note(Stage.DATA, True, f"cluster {self.peer.name} has id {config.cluster_id}")
-        published = f"{count} services are published"
-        self._note(Stage.DATA, complete, published if complete else f"{published}, not all yet: there is no {synced}")
+        missing = [each.missing for each in found if each.missing is not None]
+        published = f"{', '.join(f'{each.count} {each.kind.name}' for each in found)} are published"
+        more = f", not all yet: there is no {', '.join(missing)}" if missing else ""
+        self._note(Stage.DATA, not missing, published + more)
         self._heartbeat(heartbeat)
-        for key, reason in quarantined.items():
-            self._note(Stage.DATA, False, f"{key}: {reason}")
+        for each in found:
+            for key, reason in each.quarantined.items():
+                self._note(Stage.DATA, False, f"{key}: {reason}")
 
     def _heartbeat(self, when: Optional[float]) -> None:
         hint = "does that cluster still publish?"
@@ -111,24 +139,18 @@ class _Reader:
         recent = age <= layout.QUIET
         self._note(Stage.DATA, recent, f"the last heartbeat is {age:.0f} s old", None if recent else hint)
 
-    async def _services(self, config: ClusterConfig) -> tuple[int, dict[str, str]]:
-        """How many can be used, and why the others cannot."""
-        start = layout.services_prefix(self.peer.name, config.cached)
-        count, quarantined = 0, {}
-        async for page in self.client.pages(prefix(start)):
-            for key, value in page.values.items():
-                reason = self._reason(config, key, value)
-                if reason is None:
-                    count += 1
-                else:
-                    quarantined[layout.key_text(key)] = reason
-        return count, quarantined
-
-    def _reason(self, config: ClusterConfig, key: bytes, value: bytes) -> Optional[str]:
-        cluster = self.peer.name
+    async def _kind(self, kind: Kind[Any, Any], origin: Origin) -> _Published:
+        place = (self.peer.name, origin.config.cached)
+        found = _Published(kind)
         try:
-            name = layout.parse_service_key(layout.services_prefix(cluster, config.cached), key)
-            layout.parse_service(value, cluster, config.cluster_id, name, self.rules.networks)
-        except QuarantineError as error:
-            return str(error)
-        return None
+            # Before the values: those that are published later may be more than what is read.
+            if origin.config.synced_canaries and await self.client.get(kind.synced(*place)) is None:
+                found.missing = kind.synced(*place)
+            async for page in self.client.pages(prefix(kind.prefix(*place))):
+                for key, value in page.values.items():
+                    found.take(key, value, origin)
+        except StoreError as error:
+            if kind.required or error.stage is not Stage.AUTHORISATION:
+                raise
+            found.denied = error
+        return found

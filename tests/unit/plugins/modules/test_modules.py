@@ -49,6 +49,12 @@ WEB = {"name": "web", "frontends": ["192.0.2.10:80/TCP"], "backends": ["10.0.0.1
         ),
         (service, {"services": [WEB], "purge": True}, {"services": {"items": [WEB], "purge": True}}),
         (service, {"services": []}, {"services": {"items": [], "purge": False}}),
+        (service, {"manifests": [{"kind": "List"}]}, {"services": {"manifests": [{"kind": "List"}], "purge": False}}),
+        (
+            service,
+            {"services": [WEB], "manifests": [], "purge": True},
+            {"services": {"items": [WEB], "manifests": [], "purge": True}},
+        ),
         (
             desired_state,
             {"document": {"options": {"config": {"devices": "eth0"}}, "services": {"items": [WEB], "purge": True}}},

@@ -43,6 +43,7 @@ def test_a_refusal_says_when_a_name_is_no_typo():
         ("options", "options"),
         ("services.items[0].name", "datapath_services[0].name"),
         ("services.items", "datapath_services"),
+        ("services.manifests[2].spec.type", "datapath_service_manifests[2].spec.type"),
         ("services.purge", "services.purge"),
         ("endpoints.items[1].labels.a", "datapath_endpoints[1].labels.a"),
         ("programs.items[0]", "programs.items[0]"),

@@ -3,12 +3,14 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datapath.sources.mesh import layout
-from datapath.sources.mesh.layout import QuarantineError, parse_config, parse_service, parse_service_key
+from datapath.sources.mesh.layout import parse_config, parse_service, parse_service_name
+from datapath.sources.mesh.values import LARGEST_VALUE, QuarantineError
 from datapath.state.remote import Port, RemoteService, ServiceName
+from unit.sources.mesh.generated import RELAXED, unicast, values
 
 WEB = ServiceName("default", "web")
 # As Cilium writes it (reference, 4.2).
@@ -35,10 +37,6 @@ def read(raw, own=()):
 
 def test_keys():
     assert layout.config_key("c1") == "cilium/cluster-config/c1"
-    assert layout.services_prefix("c1", cached=False) == "cilium/state/services/v1/c1/"
-    assert layout.services_prefix("c1", cached=True) == "cilium/cache/services/v1/c1/"
-    assert layout.synced_key("c1", cached=False) == "cilium/synced/c1/cilium/state/services/v1"
-    assert layout.synced_key("c1", cached=True) == "cilium/synced/c1/cilium/cache/services/v1"
 
 
 def test_a_service_as_cilium_writes_it():
@@ -99,7 +97,7 @@ def test_fields_of_later_versions_are_no_reason():
         (changed(backends=backends(protocol=["TCP"])), "no protocol"),
         (changed(backends=backends(name="http\n")), "not the name of a port"),
         (changed(frontends=backends("ten")), "frontends: 'ten' is not an address"),
-        (changed(labels={"x": "y" * layout.LARGEST_VALUE}), "bytes are more than 1048576"),
+        (changed(labels={"x": "y" * LARGEST_VALUE}), "bytes are more than 1048576"),
     ],
 )
 def test_quarantine(raw, reason):
@@ -117,20 +115,18 @@ def test_backends_in_networks_of_this_cluster():
 
 
 @pytest.mark.parametrize(
-    ("key", "name"), [(b"default/web", WEB), (b"kube-system/a.b-c_D", ServiceName("kube-system", "a.b-c_D"))]
+    ("rest", "name"), [("default/web", WEB), ("kube-system/a.b-c_D", ServiceName("kube-system", "a.b-c_D"))]
 )
-def test_keys_of_services(key, name):
-    prefix = layout.services_prefix("c1", cached=False)
-    assert parse_service_key(prefix, prefix.encode() + key) == name
+def test_names_of_services(rest, name):
+    assert parse_service_name(rest) == name
 
 
 @pytest.mark.parametrize(
-    "key", [b"", b"web", b"/web", b"default/", b"default/a/b", b"Default/web", b"default/web ", b"d\xff/web", b"a\n/b"]
+    "rest", ["", "web", "/web", "default/", "default/a/b", "Default/web", "default/web ", "dä/web", "a\n/b"]
 )
-def test_keys_that_are_no_services(key):
-    prefix = layout.services_prefix("c1", cached=False)
+def test_names_that_are_no_services(rest):
     with pytest.raises(QuarantineError):
-        parse_service_key(prefix, prefix.encode() + key)
+        parse_service_name(rest)
 
 
 def test_what_a_cluster_says_of_itself():
@@ -164,12 +160,6 @@ def test_what_a_cluster_cannot_be(raw, reason):
 
 # --- properties ---
 
-# A machine that is busy is no failure.
-RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-unicast = st.one_of(
-    st.integers(0x0A000000, 0x0AFFFFFF).map(ipaddress.IPv4Address),
-    st.integers(0, 2**64).map(lambda number: ipaddress.IPv6Address((0xFD << 120) + number)),
-)
 ports = st.dictionaries(
     st.sampled_from(["", "http", "metrics", "a.b-c_D"]),
     st.builds(Port, st.sampled_from(layout.PROTOCOLS), st.integers(1, 65535)),
@@ -177,11 +167,6 @@ ports = st.dictionaries(
 )
 places = st.dictionaries(unicast, ports, max_size=3)
 services = st.builds(RemoteService, st.just("c1"), st.just(1), st.just(WEB), places, places, st.booleans())
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
-    max_leaves=10,
-)
 
 
 @RELAXED
@@ -190,11 +175,7 @@ def test_what_is_written_is_read(service):
     assert read(layout.dump_service(service)) == service
 
 
-def _key(raw):
-    return parse_service_key("cilium/", b"cilium/" + raw)
-
-
-@pytest.mark.parametrize("parse", [read, parse_config, _key])
+@pytest.mark.parametrize("parse", [read, parse_config])
 @RELAXED
 @given(raw=st.binary(max_size=200))
 def test_any_bytes_are_read_or_quarantined(parse, raw):

@@ -1,0 +1,102 @@
+"""Which node publishes for the cluster: of those that may, the one whose key in the store is the oldest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Optional
+
+from datapath.etcd.operations import Change, Created, Put
+from datapath.sources.mesh import own_store
+from datapath.sources.mesh.together import together
+
+if TYPE_CHECKING:
+    from datapath.etcd.client import Client
+    from datapath.etcd.writes import Writer
+
+log = logging.getLogger(__name__)
+
+LEASE_TTL = 10
+"""Seconds after which a candidate that is silent is none any more."""
+
+
+class Election:
+    """One node's view, and its candidacy where it has one; lasts longer than a connection."""
+
+    def __init__(self, cluster: str, node: str, candidate: bool) -> None:
+        self.node = node
+        self.candidate = candidate
+        self.publisher: Optional[str] = None
+        """The node that is elected; None where there is no candidate."""
+        self._prefix = own_store.candidates_prefix(cluster)
+        self._lease = 0
+        self._candidates: dict[bytes, Change] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def mandate(self) -> Optional[Created]:
+        """What holds as long as this node is elected; None while it is not."""
+        first = self._first
+        if first is None or first.key != self._key:
+            return None
+        return Created(first.key, first.created)
+
+    @property
+    def _first(self) -> Optional[Change]:
+        return min(self._candidates.values(), key=lambda each: each.created, default=None)
+
+    @property
+    def _key(self) -> bytes:
+        return own_store.lease_key(self._prefix, self._lease)
+
+    async def changed(self) -> None:
+        """Wait until candidates come or go."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    async def run(self, client: Client, writer: Writer) -> None:
+        """Follow, and be a candidate, as long as the connection lasts; always raises."""
+        from datapath.etcd.client import prefix  # noqa: PLC0415 - gRPC is a dear import
+
+        self._candidates.clear()
+        span, revision = prefix(self._prefix), 0
+        async for page in client.pages(span):
+            revision = page.revision
+            self._candidates.update((each.key, each) for each in page.entries)
+        self._note()
+        starts = {span: revision + 1}
+        if not self.candidate:
+            await client.watch(starts, self._take)
+            return
+        await self._stand(writer)
+        await together(client.watch(starts, self._take), writer.keep_alive(self._lease, LEASE_TTL, lambda: None))
+
+    async def _stand(self, writer: Writer) -> None:
+        """Be a candidate: still, where a lost connection came back in time."""
+        if self._lease and self._key in self._candidates and await writer.time_to_live(self._lease):
+            return
+        self._lease = await writer.grant(LEASE_TTL)
+        await writer.commit([Put(self._key, own_store.dump_candidate(self.node), self._lease)])
+
+    async def resign(self, writer: Writer) -> None:
+        """Be no candidate any more, so that another one needs not wait."""
+        lease, self._lease = self._lease, 0
+        if lease:
+            await writer.revoke(lease)
+
+    def _take(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if change.value is None:
+                self._candidates.pop(change.key, None)
+            else:
+                self._candidates[change.key] = change
+        self._note()
+
+    def _note(self) -> None:
+        first = self._first
+        publisher = None if first is None else own_store.parse_candidate(first.value or b"")
+        if publisher != self.publisher:
+            log.info("%s publishes for the cluster", publisher or "nobody")
+        self.publisher = publisher
+        self._changed.set()
