@@ -9,6 +9,9 @@ CONFIGURATION = "/etc/datapath/clustermesh"
 """Where a node has what it needs of its own store; a directory below is for each peer."""
 ETCD = "/etc/datapath/etcd"
 
+NODES = ("lb_node", "dsr_backend_node", "endpoint_node")
+"""Groups of hosts with an executor."""
+
 DEFAULTS = {
     "datapath_clustermesh_state": "present",
     "datapath_clustermesh_ca": "cluster",
@@ -182,11 +185,12 @@ def _said(variables):
     return said if most is None else {**said, "max-connected-clusters": most}
 
 
-def view(host, variables, member):
+def view(host, variables, member, executor):
     """What the preflight compares of a host, as the inventory has it."""
     return {
         "host": host,
         "member": member,
+        "executor": executor,
         "name": variables.get("cilium_cluster_name"),
         "id": variables.get("cilium_cluster_id"),
         "present": present(variables),
