@@ -1,10 +1,11 @@
-"""What becomes of a store: killed, or cut off. Meanwhile no request fails.
+"""What becomes of a store: killed, cut off, restored from a backup, its CA changed. Meanwhile no request fails.
 
 Requests go to `shop/web`. What changes in the meantime is `shop/near` of Berlin, whose connections nobody has.
 """
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 
 import pytest
@@ -14,6 +15,7 @@ from lib import lab, mesh_lab
 TARGETS = [mesh_lab.target(cluster) for cluster in mesh_lab.CLUSTERS]
 ONE = {mesh_lab.address("berlin-be1")}
 BOTH = mesh_lab.addresses("berlin")
+NEAR = "cilium/state/services/v1/berlin/shop/near"
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +49,12 @@ def wait_until_known(addresses):
     """Until the others have these backends of Berlin."""
     for cluster in mesh_lab.others("berlin"):
         lab.wait_until(lambda c=cluster: mesh_lab.published(c, "berlin") == addresses, 30)
+
+
+def run(name, **variables):
+    """Run a playbook of the mesh over all clusters."""
+    result = lab.playbook(name, "-e", json.dumps(variables), inventory=mesh_lab.INVENTORY)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_a_store_that_is_killed_and_comes_back_with_its_data():
@@ -84,3 +92,38 @@ def test_a_remote_certificate_writes_nothing():
     assert mesh_lab.as_remote("paris", "berlin", "get", key).out == before.out
     # Nor does it read what is not for other clusters.
     assert "permission denied" in mesh_lab.as_remote("paris", "berlin", "get", "cilium/cache/", "--prefix").err
+
+
+def test_a_store_that_is_restored_from_a_backup():
+    """What is newer than the backup is published anew."""
+    run("mesh_backup")
+    with requests():
+        mesh_lab.offer("berlin", "berlin-be1")
+        wait_until_known(ONE)
+        run("mesh_restore", datapath_clustermesh_restore="berlin")
+        wait_until_known(ONE)
+        mesh_lab.wait_until_ready()
+        assert mesh_lab.address("berlin-be2") not in mesh_lab.as_remote("paris", "berlin", "get", NEAR).out
+
+
+def authorities():
+    """Each store's trust bundle and certificate, as they lie on the nodes."""
+    files = ("/etc/datapath/etcd/ca.pem", "/etc/datapath/etcd/server.pem")
+    nodes = {cluster: mesh_lab.store(cluster) for cluster in mesh_lab.CLUSTERS}
+    return {cluster: [lab.run(node, "cat", each).out for each in files] for cluster, node in nodes.items()}
+
+
+def test_cas_that_are_changed_under_load():
+    """With all certificates that they have issued; no table changes."""
+    tables, old = [mesh_lab.slots(cluster) for cluster in mesh_lab.CLUSTERS], authorities()
+    with requests():
+        run("rotate_mesh_ca")
+        mesh_lab.wait_until_ready()
+    new = authorities()
+    for cluster in mesh_lab.CLUSTERS:
+        assert not set(old[cluster]) & set(new[cluster])
+        assert all(text.count("BEGIN CERTIFICATE") == 1 for text in new[cluster])
+    assert [mesh_lab.slots(cluster) for cluster in mesh_lab.CLUSTERS] == tables
+    # What is there is not only kept from before.
+    mesh_lab.offer("berlin", "berlin-be1")
+    wait_until_known(ONE)
