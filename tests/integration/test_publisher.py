@@ -155,6 +155,11 @@ def parsed(text):
     return {decode(each["key"]).decode(): (decode(each.get("value", "")), each.get("lease", 0)) for each in rows}
 
 
+def leases(store):
+    """Of what others may see."""
+    return {lease for _, lease in parsed(store.ctl("get", "--prefix", "cilium/state/", "-w", "json").stdout).values()}
+
+
 async def read(store, prefix="cilium/"):
     return await asyncio.to_thread(contents, store, prefix)
 
@@ -609,6 +614,9 @@ def test_a_node_that_is_renamed_and_one_that_ends(store):
         node.publication.update(desired(store, service(), node="lb9", ttl=60), {})
         await until(lambda: node.ready and f"{NODES}lb1" not in contents(store), 5, "the new name")
         assert f"{SERVICES}default/web" in contents(store)
+        before = leases(store)
+        node.publication.update(desired(store, service(), node="lb9", ttl=90), {})
+        await until(lambda: node.ready and not leases(store) & before, 5, "longer leases")
         await node.stop()
         return await read(store)
 
