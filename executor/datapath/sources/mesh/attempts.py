@@ -57,11 +57,19 @@ class Attempts:
         self._connection = status
 
     async def use(self, client: Client) -> None:
-        """What the connection is for, to its end. Sets `connected`, and `failures` to 0 once all is well."""
+        """What the connection is for, to its end; tells `note_connected`, and sets `failures` to 0 once all is well."""
         raise NotImplementedError
 
     async def farewell(self, client: Client) -> None:
         """What is left to say when `run` is cancelled; soon, as nobody waits for long."""
+
+    def note_connected(self) -> None:
+        """The store is one that can be used."""
+        status = self._connection
+        # With new certificates it was all the time.
+        if not status.connected:
+            status.connected, status.since = True, time.time()
+        log.info("%s: connected to %s", self._what, status.endpoint)
 
     def lost(self) -> None:
         """After each attempt that failed."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from datapath.sources.mesh import layout
+from datapath.sources.mesh.attempts import Attempts, ConnectionStatus
 from datapath.sources.mesh.kinds import KINDS, SERVICES, Origin
 from datapath.sources.mesh.session import Rules, check_authorisation, heartbeat_time, read_config
 from datapath.sources.mesh.table import KindStatus, Table
@@ -26,43 +25,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RETRY_FIRST, RETRY_LONGEST = 0.5, 5.0
-"""Seconds between attempts to connect."""
-
 Changed = Callable[[str, Mapping[ServiceName, Optional[RemoteService]]], None]
 """Called with the cluster and its services that are others now; None where one is gone."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no connection."""
-
-    when: float
-    """Seconds since the epoch."""
-    stage: str
-    message: str
-    hint: Optional[str]
-
-
 @dataclass
-class PeerStatus:
+class PeerStatus(ConnectionStatus):
     """What is known of the connection, for people."""
 
-    connected: bool = False
     ready: bool = False
     """Whether everything that the cluster publishes has been read, and what it does not is removed."""
-    since: float = field(default_factory=time.time)
-    """When `connected` took its value."""
-    endpoint: str = ""
-    server_certificate_expires: Optional[float] = None
-    own_certificate_expires: Optional[float] = None
     cluster_id: Optional[int] = None
     heartbeat: Optional[float] = None
     revoked: bool = False
     """Whether the services were given up, after the time that the cache lives."""
-    failures: int = 0
-    """Attempts in a row that failed."""
-    last_failure: Optional[Failure] = None
 
 
 class FollowerStatus(NamedTuple):
@@ -77,13 +53,14 @@ Known = Mapping[str, Mapping[Any, Any]]
 """Name of a kind -> what is known of it."""
 
 
-class Follower:
+class Follower(Attempts):
     """One peer. `tables` are what is used of it, also while there is no connection."""
 
     def __init__(self, peer: Peer, rules: Rules, ids: dict[str, int], known: Known, changed: Changed) -> None:
         self.peer = peer
         self.rules = rules
         self.status = PeerStatus()
+        super().__init__(f"cluster {peer.name}", peer, self.status)
         self.tables = {kind.name: Table(kind, known.get(kind.name, {})) for kind in KINDS}
         services = Table(SERVICES, known.get(SERVICES.name, {}), functools.partial(changed, peer.name))
         self.tables[SERVICES.name] = services
@@ -105,56 +82,24 @@ class Follower:
     async def run(self) -> None:
         """Follow until cancelled."""
         self._expire_later()
-        pause = RETRY_FIRST
         try:
-            while True:
-                await self._attempt()
-                if not self.status.failures:
-                    pause = RETRY_FIRST
-                self._lost()
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, RETRY_LONGEST)
+            await super().run()
         finally:
             if self._expiry is not None:
                 self._expiry.cancel()
 
-    async def _attempt(self) -> None:
-        from datapath.etcd.errors import StoreError  # noqa: PLC0415 - gRPC is a dear import
-
-        try:
-            await self._follow()
-        except StoreError as error:
-            failure = Failure(time.time(), error.stage.value, error.message, error.hint)
-        except Exception as error:
-            # What a store holds must not end the daemon.
-            log.exception("cluster %s", self.peer.name)
-            failure = Failure(time.time(), "data", f"{type(error).__name__}: {error}", None)
-        if self.status.last_failure is None or self.status.last_failure.message != failure.message:
-            log.warning("cluster %s: %s: %s", self.peer.name, failure.stage, failure.message)
-        self.status.last_failure = failure
-
-    async def _follow(self) -> None:
-        """One connection, from its making to its end."""
-        from datapath.etcd.client import connect  # noqa: PLC0415
-        from datapath.etcd.dial import Credentials  # noqa: PLC0415
-
+    async def use(self, client: Client) -> None:
+        """Follow as long as the connection lasts."""
         peer, status = self.peer, self.status
-        credentials = Credentials(*map(Path, (peer.ca, peer.certificate, peer.key)))
-        client = await connect(peer.endpoints, credentials)
-        try:
-            status.endpoint = str(client.reached.endpoint)
-            status.server_certificate_expires = client.reached.certificate.not_after.timestamp()
-            status.own_certificate_expires = client.own.not_after.timestamp()
-            await check_authorisation(client)
-            others = {name: number for name, number in self._ids.items() if name != peer.name}
-            config = await read_config(client, peer.name, self.rules, others)
-            self._origin = Origin(peer.name, config, self.rules.networks)
-            self._ids[peer.name] = status.cluster_id = config.cluster_id
-            status.connected, status.since, status.revoked = True, time.time(), False
-            log.info("cluster %s: connected to %s", peer.name, status.endpoint)
-            await self._watch(client)
-        finally:
-            client.close()
+        self._forget()
+        await check_authorisation(client)
+        others = {name: number for name, number in self._ids.items() if name != peer.name}
+        config = await read_config(client, peer.name, self.rules, others)
+        self._origin = Origin(peer.name, config, self.rules.networks)
+        self._ids[peer.name] = status.cluster_id = config.cluster_id
+        status.revoked = False
+        self.note_connected()
+        await self._watch(client)
 
     async def _watch(self, client: Client) -> None:
         """Services by themselves: however much there is of all else, a change of one is not to wait for it."""
@@ -200,17 +145,17 @@ class Follower:
             # With the next connection it is compared with everybody else's.
             raise StoreError(Stage.DATA, f"{layout.config_key(self.peer.name)} has changed")
 
-    def _lost(self) -> None:
-        """After an attempt."""
-        status = self.status
-        if status.connected:
-            status.connected, status.since = False, time.time()
-        status.ready = False
-        for table in self.tables.values():
-            table.synced = False
-        status.failures += 1
+    def lost(self) -> None:
+        """After each attempt that failed."""
+        self._forget()
         if self._expiry is None:
             self._expire_later()
+
+    def _forget(self) -> None:
+        """Nothing has been read over a connection that is new, or gone."""
+        self.status.ready = False
+        for table in self.tables.values():
+            table.synced = False
 
     def _expire_later(self) -> None:
         if self.rules.cache_ttl:

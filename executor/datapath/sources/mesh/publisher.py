@@ -99,8 +99,7 @@ class Publisher(Attempts):
         await check_authorisation(client, f"the user agent-{self.cluster.name}")
         # Before anything is written: what a full store says of itself is why nothing can be.
         status.condition = await writer.condition()
-        status.connected, status.since = True, time.time()
-        log.info("own store: connected to %s", status.endpoint)
+        self.note_connected()
         try:
             await together(
                 self.election.run(client, writer),
