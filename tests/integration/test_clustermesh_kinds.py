@@ -159,6 +159,22 @@ def test_hostile_values_are_quarantined(agent, c2):
     assert counts(agent) == before
 
 
+def test_a_copy_is_read_where_copies_are(agent, c2):
+    """As of a store that kvstoremesh fills: with what several clusters have, each below its name."""
+    c2.place = "cache"
+    c2.publish_itself()
+    c2.store.ctl("role", "grant-permission", "remote", "read", "cilium/cache/", "--prefix")
+    publish_some(c2)
+    for key in ("nodes/v1/c3/n1", "identities/v1/c3/id/196708", "ip/v1/c3/10.3.0.1", "services/v1/c3/default/web"):
+        c2.store.put(f"cilium/cache/{key}", "{}")
+    follow(agent, c2)
+    agent.ask("clustermesh", "status", "--wait", "--timeout", "20")
+    assert counts(agent) == (1, 2, 3, 4)
+    assert (row(agent)["synced"], row(agent)["quarantined_count"]) == (ALL, 0)
+    c2.store.delete(f"cilium/cache/identities/v1/c2/id/{c2.number_of(101)}")
+    wait_for(lambda: counts(agent) == (1, 2, 2, 4), what="what went")
+
+
 def test_a_kind_that_may_not_be_read_breaks_nothing(agent, c2):
     publish_some(c2)
     c2.store.ctl("role", "revoke-permission", "remote", "cilium/state/", "--prefix")

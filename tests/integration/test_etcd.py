@@ -14,7 +14,10 @@ import pytest
 from datapath.etcd import client as client_module
 from datapath.etcd.client import Client, Span, connect, prefix
 from datapath.etcd.dial import Credentials
-from datapath.etcd.errors import CompactedError, Stage, StoreError
+from datapath.etcd.errors import CompactedError, LeaseGoneError, Stage, StoreError
+from datapath.etcd.operations import Created, Delete, Put
+from datapath.etcd.quota import read_quota
+from datapath.etcd.writes import Writer
 from datapath.state.model import StoreEndpoint
 from lib.etcd import Authority, etcd
 from netns.topology import wait_for
@@ -376,3 +379,85 @@ def test_writing_is_refused(store):
     done = store.ctl("put", "cilium/state/services/v1/c2/default/web", "x", check=False, certificate=store.remote)
     assert done.returncode != 0
     assert b"permission denied" in done.stderr
+
+
+# --- writing ---
+
+
+def writing(store, use, files=None):
+    """What `use` returns of a writer as the cluster's own user."""
+    return run(store, lambda client: use(Writer(client), client), files or store.agent)
+
+
+def test_a_transaction_is_done_whole_or_not_at_all(store):
+    async def use(writer, client):
+        first = await writer.commit([Put(b"cilium/a", b"1"), Put(b"cilium/b", b"\xff")])
+        (entry,) = [each for page in await everything(client, Span(b"cilium/a")) for each in page.entries]
+        later = await writer.commit(
+            [Put(b"cilium/a", b"2"), Delete(b"cilium/b")], [Created(b"cilium/a", entry.created)]
+        )
+        never = await writer.commit([Delete(b"cilium/a")], [Created(b"cilium/a", entry.created + 1)])
+        absent = await writer.commit([Put(b"cilium/c", b"3")], [Created(b"cilium/c", 0)])
+        values = [await client.get(key) for key in ("cilium/a", "cilium/b", "cilium/c")]
+        return entry, first, later, never, absent, values, await client.count(prefix("cilium/"))
+
+    store.delete("--prefix", "cilium/")
+    entry, first, later, never, absent, values, count = writing(store, use)
+    assert (entry.created, entry.revision, entry.lease) == (first, first, 0)
+    assert (later, never, absent) == (first + 1, None, first + 2)
+    assert values == [b"2", None, b"3"]
+    assert count == 2
+
+
+def test_keys_end_with_their_lease(store):
+    async def use(writer, client):
+        lease = await writer.grant(60)
+        await writer.commit([Put(b"cilium/leased", b"1", lease)])
+        (entry,) = [each for page in await everything(client, Span(b"cilium/leased")) for each in page.entries]
+        lasting = await writer.time_to_live(lease)
+        await writer.revoke(lease)
+        after = await client.get("cilium/leased"), await writer.time_to_live(lease)
+        for call in (writer.revoke(lease), writer.keep_alive(lease, 60, lambda: None)):
+            with pytest.raises(LeaseGoneError):
+                await call
+        with pytest.raises(LeaseGoneError):
+            await writer.commit([Put(b"cilium/leased", b"1", lease)])
+        return entry.lease == lease, lasting, after
+
+    assert writing(store, use) == (True, 60, (None, None))
+
+
+def test_a_lease_is_renewed_until_it_is_gone(store):
+    async def use(writer, _):
+        lease = await writer.grant(2)
+        renewed = []
+
+        async def revoke():
+            await asyncio.sleep(3)
+            await writer.revoke(lease)
+
+        with pytest.raises(LeaseGoneError):
+            await asyncio.gather(writer.keep_alive(lease, 2, lambda: renewed.append(time.monotonic())), revoke())
+        return renewed
+
+    assert len(writing(store, use)) >= 4
+
+
+def test_what_a_store_tells_of_itself(store):
+    async def use(writer, client):
+        files = credentials(store.authority, store.agent)
+        return await writer.condition(), await read_quota(client.reached.endpoint, files)
+
+    condition, quota = writing(store, use)
+    assert condition.size >= condition.size_in_use > 0
+    assert (condition.alarms, condition.has_leader) == ((), True)
+    assert quota == 2 << 30, "etcd's own default"
+
+
+def test_writing_that_is_not_allowed(store):
+    async def use(client):
+        await Writer(client).commit([Put(b"cilium/state/services/v1/c2/default/web", b"{}")])
+
+    error, _ = refusal(store, store.remote, use)
+    assert error.stage is Stage.AUTHORISATION
+    assert "writing cilium/state/services/v1/c2/default/web is denied" in error.message

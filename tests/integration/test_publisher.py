@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -71,11 +72,11 @@ def service(name="web", backends=(1, 2), **fields):
     return {"name": name, "frontends": frontends, "backends": places, "health_check": CHECK, "global": True, **fields}
 
 
-def desired(store, *services, node="lb1", candidate=True, files=None, ttl=TTL, **config):
+def desired(store, *services, node="lb1", candidate=True, files=None, ttl=TTL, addresses=("192.0.2.1",), **config):
     certificate, key = files or store.agent
     place = {"endpoints": [store.endpoint], "ca": str(store.authority.path)}
     place.update(certificate=str(certificate), key=str(key), publisher=candidate)
-    place["node"] = {"name": node, "addresses": ["192.0.2.1"]}
+    place["node"] = {"name": node, "addresses": list(addresses)}
     state = document.merge(
         DesiredState(),
         {
@@ -152,6 +153,11 @@ def parsed(text):
     rows = json.loads(text).get("kvs", ())
     decode = base64.b64decode
     return {decode(each["key"]).decode(): (decode(each.get("value", "")), each.get("lease", 0)) for each in rows}
+
+
+def leases(store):
+    """Of what others may see."""
+    return {lease for _, lease in parsed(store.ctl("get", "--prefix", "cilium/state/", "-w", "json").stdout).values()}
 
 
 async def read(store, prefix="cilium/"):
@@ -283,7 +289,10 @@ def test_a_hundred_writes_at_once_and_one_by_itself(store):
 # --- who publishes ---
 
 
-def test_another_node_takes_over_without_a_gap(store):
+def test_another_node_takes_over_without_a_gap(store, monkeypatch):
+    # Longer than the test waits: it is not for the lease's end that the successor takes over.
+    monkeypatch.setattr(election, "LEASE_TTL", 60)
+
     async def main():
         state = desired(store, service())
         first, second = (
@@ -302,14 +311,14 @@ def test_another_node_takes_over_without_a_gap(store):
             with watched(store, SERVICES) as events:
                 await elected[0].stop()
                 started = time.monotonic()
-                await until(lambda: other.publisher.elected, 2, "the successor, at once")
+                await until(lambda: other.publisher.elected, 10, "the successor, at once")
                 await until(lambda: other.publisher.of_cluster.complete)
                 at_once = time.monotonic() - started
                 quiet = list(events())
             return at_once, quiet, await read(store)
 
     at_once, quiet, found = asyncio.run(main())
-    assert at_once < 1.5
+    assert at_once < 5
     assert quiet == [], "nothing was written again, and nothing has gone"
     assert f"{SERVICES}default/web" in found
 
@@ -332,7 +341,7 @@ def test_a_publisher_that_vanishes_is_followed_by_another(store):
                     await until(lambda: second.publisher.elected, 10, "the successor")
                     took = time.monotonic() - started
                     await until(lambda: events() == ["DELETE"], 10, "the end of the node's own key")
-                    await asyncio.sleep(2 * TTL)
+                    await asyncio.sleep(TTL + 1)
                     return took, events(), await read(store, "cilium/state/")
 
     took, events, found = asyncio.run(main())
@@ -347,7 +356,7 @@ def test_leases_are_renewed_and_end_with_the_last_publisher(store):
             await until(lambda: node.ready)
             renewals = set()
             with watched(store, "cilium/state/") as events:
-                deadline = time.monotonic() + 7
+                deadline = time.monotonic() + 5
                 while time.monotonic() < deadline:
                     renewals.add(node.publisher.of_cluster.renewed)
                     await asyncio.sleep(0.1)
@@ -359,7 +368,7 @@ def test_leases_are_renewed_and_end_with_the_last_publisher(store):
             return renewals, stays
 
     renewals, stays = asyncio.run(main())
-    assert len(renewals) >= 7, "three times as often as they would end"
+    assert len(renewals) >= 5, "three times as often as they would end"
     assert len(stays) == 2
 
 
@@ -391,6 +400,71 @@ def test_what_somebody_changes_is_written_again_and_what_is_theirs_left_alone(st
         f"{SERVICES}default/theirs",
         "cilium/state/services/v1/c2/default/web",
     ]
+
+
+def test_a_store_that_somebody_empties(store):
+    async def main():
+        async with nodes(Node(desired(store, service(), ttl=60))) as (node,):
+            await until(lambda: node.ready)
+            before = sorted(await read(store, "cilium/state/"))
+            await asyncio.to_thread(store.delete, "--prefix", "cilium/")
+            await until(lambda: node.publisher.elected is False, 5, "the loss of the mandate")
+            await until(lambda: sorted(contents(store, "cilium/state/")) == before, 10, "everything again")
+            await until(lambda: node.ready, 5, "the publisher")
+
+    asyncio.run(main())
+
+
+def test_a_node_that_was_killed_does_not_wait_for_itself(store, monkeypatch):
+    monkeypatch.setattr(election, "LEASE_TTL", 60)
+
+    async def main():
+        async with nodes(first := Node(desired(store, service(), ttl=60))):
+            await until(lambda: first.ready)
+            await first.vanish()
+        async with nodes(again := Node(desired(store, service(), ttl=60))):
+            await until(lambda: again.ready, 5, "the node that came back")
+
+    asyncio.run(main())
+
+
+def test_two_nodes_of_one_name_do_not_keep_the_store_busy(store):
+    async def main():
+        first, second = Node(desired(store)), Node(desired(store, candidate=False, addresses=["192.0.2.2"]))
+        async with nodes(first, second):
+            key = f"{NODES}lb1"
+            await until(lambda: first.publisher.of_node.contested == key, what="the contest")
+            before = await asyncio.to_thread(store.revision)
+            await asyncio.sleep(2)
+            return await asyncio.to_thread(store.revision) - before
+
+    assert asyncio.run(main()) < 20
+
+
+def test_new_certificates_are_used_at_once(store, tmp_path):
+    """Without a gap in what is published, and without another election."""
+    files = [Path(shutil.copy2(each, tmp_path)) for each in store.agent]
+
+    async def main():
+        async with nodes(Node(desired(store, service(), files=files, ttl=60))) as (node,):
+            await until(lambda: node.ready)
+            expires, mandate = node.publisher.status.own_certificate_expires, node.publisher.election.mandate
+            with watched(store, "cilium/state/") as events:
+                renewed = store.authority.issue("agent-c1", lasting=datetime.timedelta(days=90))
+                # One by one, as files are replaced: meanwhile they do not belong together.
+                for new, old in zip(renewed, files):
+                    shutil.copy2(new, old)
+                    await asyncio.sleep(0.7)
+                await until(lambda: node.publisher.status.own_certificate_expires > expires, 5, "the new certificate")
+                await until(lambda: node.ready, 5, "the connection")
+                return (
+                    events(),
+                    node.publisher.election.mandate == mandate,
+                    node.publisher.status.failures,
+                    node.failure,
+                )
+
+    assert asyncio.run(main()) == ([], True, 0, "")
 
 
 def test_a_store_that_is_killed_and_comes_back(own):
@@ -459,7 +533,7 @@ def test_a_full_store_says_so_and_keeps_what_it_has(authority, tmp_path):
     with etcd(tmp_path, authority, "c1", quota=1 << 20) as own:
 
         async def main():
-            async with nodes(Node(desired(own, service(), ttl=4))) as (node,):
+            async with nodes(Node(desired(own, service(), ttl=2))) as (node,):
                 await until(lambda: node.ready)
                 assert node.publisher.status.quota == 1 << 20
                 for number in range(40):
@@ -467,10 +541,10 @@ def test_a_full_store_says_so_and_keeps_what_it_has(authority, tmp_path):
                     if done.returncode:
                         break
                 await until(lambda: node.publisher.status.condition.alarms == ("NOSPACE",), what="the alarm")
-                node.publication.update(desired(own, service(backends=(5,)), ttl=4), {})
+                node.publication.update(desired(own, service(backends=(5,)), ttl=2), {})
                 await until(lambda: "the store is full (NOSPACE)" in node.failure, what="the refusal")
                 assert "disarm" in node.publisher.status.last_failure.hint
-                await asyncio.sleep(6)
+                await asyncio.sleep(3)
                 assert backends(contents(own, SERVICES)[f"{SERVICES}default/web"]) == ["10.1.0.1", "10.1.0.2"]
                 await asyncio.to_thread(own.delete, "--prefix", "filler")
                 await asyncio.to_thread(own.ctl, "compact", str(own.revision()))
@@ -540,6 +614,9 @@ def test_a_node_that_is_renamed_and_one_that_ends(store):
         node.publication.update(desired(store, service(), node="lb9", ttl=60), {})
         await until(lambda: node.ready and f"{NODES}lb1" not in contents(store), 5, "the new name")
         assert f"{SERVICES}default/web" in contents(store)
+        before = leases(store)
+        node.publication.update(desired(store, service(), node="lb9", ttl=90), {})
+        await until(lambda: node.ready and not leases(store) & before, 5, "longer leases")
         await node.stop()
         return await read(store)
 

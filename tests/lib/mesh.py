@@ -14,11 +14,16 @@ KINDS = ("services/v1", "nodes/v1", "identities/v1", "ip/v1")
 class Cluster:
     """One cluster's store, and what is published in it."""
 
+    place = "state"
+    """Where; "cache" in a copy (kvstoremesh)."""
+
     def __init__(self, store: Etcd, number):
         self.store, self.name, self.number = store, store.cluster, number
 
     def publish_itself(self, *, synced=True, number=None, most=255):
         capabilities = {"syncedCanaries": True, "maxConnectedClusters": most, "serviceExportsEnabled": False}
+        if self.place == "cache":
+            capabilities["cached"] = True
         document = {"id": number or self.number, "capabilities": capabilities}
         self.store.put(f"cilium/cluster-config/{self.name}", json.dumps(document))
         self.beat()
@@ -26,7 +31,7 @@ class Cluster:
             self.publish_synced()
 
     def publish_synced(self, kinds=KINDS):
-        self._put_all((f"cilium/synced/{self.name}/cilium/state/{kind}", _now()) for kind in kinds)
+        self._put_all((f"cilium/synced/{self.name}/cilium/{self.place}/{kind}", _now()) for kind in kinds)
 
     def beat(self):
         self.store.put("cilium/.heartbeat", _now())
@@ -42,7 +47,7 @@ class Cluster:
         return document
 
     def key(self, name="web", namespace="default"):
-        return f"cilium/state/services/v1/{self.name}/{namespace}/{name}"
+        return f"cilium/{self.place}/services/v1/{self.name}/{namespace}/{name}"
 
     def publish(self, backends, name="web", **fields):
         self.store.put(self.key(name), json.dumps(self.service(backends, name, **fields)))
@@ -68,16 +73,18 @@ class Cluster:
         document = {"Name": name, "Cluster": self.name, "IPAddresses": [{"Type": "InternalIP", "IP": "192.0.2.20"}]}
         document.update(IPv4AllocCIDR={"IP": str(network.network_address), "Mask": mask}, IPv6AllocCIDR=None)
         document.update(ClusterID=self.number, Source="custom-resource", **fields)
-        self.store.put(f"cilium/state/nodes/v1/{self.name}/{name}", json.dumps(document))
+        self.store.put(f"cilium/{self.place}/nodes/v1/{self.name}/{name}", json.dumps(document))
 
     def publish_identity(self, identity, app="web", cluster=None):
         labels = f"k8s:app={app};k8s:io.cilium.k8s.policy.cluster={cluster or self.name};"
-        self.store.put(f"cilium/state/identities/v1/id/{self.number_of(identity)}", labels)
+        below = f"{self.name}/id" if self.place == "cache" else "id"
+        self.store.put(f"cilium/{self.place}/identities/v1/{below}/{self.number_of(identity)}", labels)
 
     def publish_ip(self, address, identity, **fields):
         document = {"IP": address, "Mask": None, "HostIP": "192.0.2.20", "ID": self.number_of(identity), "Key": 0}
         document.update(Metadata="", **fields)
-        self.store.put(f"cilium/state/ip/v1/default/{address}", json.dumps(document))
+        below = self.name if self.place == "cache" else "default"
+        self.store.put(f"cilium/{self.place}/ip/v1/{below}/{address}", json.dumps(document))
 
     def peer(self, **fields):
         """The item of section clustermesh that follows this cluster."""

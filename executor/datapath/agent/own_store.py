@@ -39,7 +39,7 @@ def own_store(agent: Agent) -> Optional[dict[str, Any]]:
     if publisher is None or publisher.store != store:
         # Just applied, or without a daemon.
         publisher = None
-        status = PublisherStatus(node_name(store), since=agent.started)
+        status = PublisherStatus(node=node_name(store), since=agent.started)
     else:
         status = publisher.status
     oversized = {} if publication is None else publication.oversized
@@ -95,6 +95,9 @@ def _hints(
         yield from _about_condition(status.condition, status.quota)
     if status.connected and publisher is not None and publisher.election.publisher is None:
         yield "no node publishes for the cluster: is there one with publisher: true that reaches the store?"
+    for keeper in () if publisher is None else (publisher.of_node, publisher.of_cluster):
+        if keeper.contested:
+            yield f"somebody else writes {keeper.contested} again and again: do two nodes have the same name?"
     if status.foreign:
         yield f"{status.foreign} keys among this cluster's services are somebody else's, and are left alone"
     for name, size in sorted(oversized.items()):

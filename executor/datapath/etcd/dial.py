@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 TIMEOUT = 3.0
 """Seconds that each stage may take."""
+LOOK = 0.5
+"""Seconds between looks at whether files are others now."""
 # What a client of HTTP/2 says first: preface and empty settings (RFC 9113, 3.4).
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _OTHERS = 0o077
@@ -59,6 +61,25 @@ class Credentials:
             reason = (error.reason or str(error)).replace("_", " ").lower()
             raise StoreError(Stage.TLS, f"{self.key}: not the key of {self.certificate}: {reason}") from error
         return context, own
+
+    def stamp(self) -> tuple[object, ...]:
+        """Another one where the files are others now."""
+        with contextlib.suppress(OSError):
+            found = [path.stat() for path in (self.ca, self.certificate, self.key)]
+            return tuple((each.st_ino, each.st_mtime_ns) for each in found)
+        return ()
+
+    async def replaced(self, stamp: tuple[object, ...]) -> None:
+        """Wait until the files are others than at `stamp`, and belong together: they are replaced one by one."""
+        while self.stamp() in ((), stamp) or not self._usable():
+            await asyncio.sleep(LOOK)
+
+    def _usable(self) -> bool:
+        try:
+            self.load()
+        except StoreError:
+            return False
+        return True
 
     def _own_certificate(self) -> Certificate:
         with _readable(self.certificate):

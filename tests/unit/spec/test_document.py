@@ -577,8 +577,19 @@ def endpoints(draw):
     return items
 
 
+STORE_FILES = {"ca": "/etc/c1/ca.pem", "certificate": "/etc/c1/agent.pem", "key": "/etc/c1/agent.key"}
+
+
+@st.composite
+def stores(draw):
+    addresses = draw(st.lists(hosts(4) | hosts(6), unique=True, min_size=1, max_size=3))
+    node = {"addresses": addresses, **draw(st.sampled_from([{}, {"name": "lb1"}, {"pod_cidrs": ["10.1.0.0/24"]}]))}
+    return {"endpoints": ["https://192.0.2.21:2379"], **STORE_FILES, "publisher": draw(st.booleans()), "node": node}
+
+
 @st.composite
 def documents(draw):
+    shared = draw(st.booleans())
     names = draw(st.lists(NAMES, unique=True, max_size=4))
     ports = draw(st.lists(PORTS, unique=True, min_size=len(names), max_size=len(names)))
     items = []
@@ -597,6 +608,8 @@ def documents(draw):
             item["algorithm"] = draw(st.sampled_from(["random", "maglev"]))
         if draw(st.booleans()):
             item["health_check"] = draw(health_checks())
+        if draw(st.booleans()):
+            item.update({"global": True, "shared": shared, "mesh_name": "shop/web", "port_name": f"port{len(items)}"})
         items.append(item)
     chosen = draw(
         st.fixed_dictionaries(
@@ -617,10 +630,11 @@ def documents(draw):
     extra = [program(name, attach=draw(attach)) for name in draw(st.lists(NAMES, unique=True, max_size=3))]
     extra += [compiled(text, name="from_source") for text in draw(SOURCES)]
     return {
-        "options": {"values": chosen},
+        "options": {"values": {**chosen, "cluster_name": "c1", "cluster_id": 1}},
         "services": {"items": items},
         "programs": {"items": extra},
         "endpoints": {"items": draw(endpoints())},
+        "clustermesh": draw(st.sampled_from([{}, {"store": None}])) or {"store": draw(stores())},
     }
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
-from datapath.etcd.operations import Change, Created, Put
+from datapath.etcd.operations import Change, Created, Delete, Put
 from datapath.sources.mesh import own_store
 from datapath.sources.mesh.together import together
 
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 LEASE_TTL = 10
 """Seconds after which a candidate that is silent is none any more."""
+MISSED = 1.0
+"""Seconds after which a key that is not there is missed."""
 
 
 class Election:
@@ -70,14 +72,31 @@ class Election:
             await client.watch(starts, self._take)
             return
         await self._stand(writer)
-        await together(client.watch(starts, self._take), writer.keep_alive(self._lease, LEASE_TTL, lambda: None))
+        await together(
+            client.watch(starts, self._take),
+            writer.keep_alive(self._lease, LEASE_TTL, lambda: None),
+            self._stand_again(writer),
+        )
 
     async def _stand(self, writer: Writer) -> None:
         """Be a candidate: still, where a lost connection came back in time."""
-        if self._lease and self._key in self._candidates and await writer.time_to_live(self._lease):
+        if not self._lease or await writer.time_to_live(self._lease) is None:
+            self._lease = await writer.grant(LEASE_TTL)
+        elif self._key in self._candidates:
             return
-        self._lease = await writer.grant(LEASE_TTL)
-        await writer.commit([Put(self._key, own_store.dump_candidate(self.node), self._lease)])
+        # What this node left there before it was killed need not be waited for.
+        left = [
+            key for key, each in self._candidates.items() if own_store.parse_candidate(each.value or b"") == self.node
+        ]
+        operations = [Delete(key) for key in left if key != self._key]
+        await writer.commit([*operations, Put(self._key, own_store.dump_candidate(self.node), self._lease)])
+
+    async def _stand_again(self, writer: Writer) -> None:
+        """Be a candidate again where somebody removed the key."""
+        while True:
+            await asyncio.sleep(MISSED)
+            if self._key not in self._candidates:
+                await self._stand(writer)
 
     async def resign(self, writer: Writer) -> None:
         """Be no candidate any more, so that another one needs not wait."""

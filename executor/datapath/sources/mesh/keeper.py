@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+REPAIR = 0.5
+"""Seconds after which what somebody else changed is written again."""
+MANY_REPAIRS = 5
+"""So often nobody changes a key by mistake."""
 FULL_RETRY = 2.0
 """Seconds between attempts to write into a store that is full."""
 
@@ -49,6 +53,8 @@ class Keeper:
         """Whether the store was seen to have everything."""
         self.full: Optional[FullError] = None
         """Why nothing can be written, although there is a connection."""
+        self.repairs: dict[bytes, int] = {}
+        """Key -> how often somebody else wrote it during this connection."""
         self.began: Callable[[], None] = lambda: None
         """Called when it is known what there is, before anything is written."""
         self.wrote: Callable[[], None] = lambda: None
@@ -103,6 +109,7 @@ class Keeper:
             async for page in client.pages(span, revision):
                 entries += page.entries
         self.keyspace.begin(entries, leases)
+        self.repairs = {}
         return dict.fromkeys(spans, revision + 1)
 
     async def _take_lease(self, writer: Writer, only_if: Sequence[Created]) -> None:
@@ -142,7 +149,17 @@ class Keeper:
 
     def _take(self, changes: Sequence[Change]) -> None:
         if self.keyspace.take(changes):
-            self._open.set()
+            for change in changes:
+                if change.value is not None and self.keyspace.is_open(change.key):
+                    self.repairs[change.key] = self.repairs.get(change.key, 0) + 1
+            # Not at once: who does the same for a value of its own would keep the store busy for ever.
+            asyncio.get_running_loop().call_later(REPAIR, self._open.set)
+
+    @property
+    def contested(self) -> Optional[str]:
+        """A key that somebody else writes again and again."""
+        keys = [key for key, times in self.repairs.copy().items() if times >= MANY_REPAIRS]
+        return min(keys).decode(errors="replace") if keys else None
 
     def _note_renewal(self) -> None:
         self.renewed = time.time()

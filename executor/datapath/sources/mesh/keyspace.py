@@ -97,6 +97,10 @@ class Keyspace:
             else:
                 self._have.pop(each.key, None)
 
+    def is_open(self, key: bytes) -> bool:
+        """Whether a key is not what it should be."""
+        return self._operation(key) is not None
+
     def settle(self) -> None:
         """Everything that was open is what it should be."""
         self._open = {key for key in self._open if self._operation(key) is not None}
