@@ -11,7 +11,8 @@ def clustermesh_view(view, asked, node, answers=(), targets=()):
         peer["errors"] = mesh_stores.of_files(peer)
     files = {peer.get("name"): peer for peer in view["external"]}
     stores = mesh_stores.judged(collection.plain(targets), collection.plain(answers), files)
-    seen = {"errors": asked["errors"], "options": asked["effective"], "node": node, "stores": stores}
+    options = {**view["options"], **asked["effective"]}
+    seen = {"errors": asked["errors"], "options": options, "node": node, "stores": stores}
     return {**view, **seen, "skew": mesh_stores.skew(node)}
 
 

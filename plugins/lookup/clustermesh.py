@@ -85,7 +85,7 @@ class LookupModule(LookupBase):
             "certificates": [mesh.certificates(each, found) for each in found.values()],
             "clusters": sorted(found),
             "directory": mesh.pki_directory(own),
-            "view": mesh.view(inventory.host, own, inventory.is_in("etcd")),
+            "view": mesh.view(inventory.host, own, inventory.is_in("etcd"), any(map(inventory.is_in, mesh.NODES))),
             "targets": mesh.targets(inventory.host, own, found),
             "present": mesh.present(own),
         }

@@ -377,7 +377,7 @@ class Pki:
         """What the cluster has no use for any more: keys are nowhere where they are not needed."""
         names = {each["name"] for each in cluster["certificates"]} | {"bundle", "ca", "ca.next", "ca.old"}
         for name in self.files.names(cluster["name"]):
-            stem, _, kind = name.rpartition(".")
+            stem, kind = name.rsplit(".", 1) if "." in name else (name, "")
             if kind in ("pem", "key") and stem not in names:
                 self.files.write("%s/%s" % (cluster["name"], name), None)
 

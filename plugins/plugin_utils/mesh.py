@@ -9,6 +9,9 @@ CONFIGURATION = "/etc/datapath/clustermesh"
 """Where a node has what it needs of its own store; a directory below is for each peer."""
 ETCD = "/etc/datapath/etcd"
 
+NODES = ("lb_node", "dsr_backend_node", "endpoint_node")
+"""Groups of hosts with an executor."""
+
 DEFAULTS = {
     "datapath_clustermesh_state": "present",
     "datapath_clustermesh_ca": "cluster",
@@ -30,6 +33,8 @@ VARIABLES = (
     "datapath_clustermesh_server_names",
     "datapath_node_addresses",
     "datapath_node_pod_cidrs",
+    "datapath_cluster_networks",
+    "datapath_max_connected_clusters",
     "ip",
     "ansible_host",
     "inventory_dir",
@@ -173,11 +178,19 @@ def _target(name, kind, member):
     return {"cluster": name, "endpoint": member[kind] if member["addresses"] else "", "member": member["host"]}
 
 
-def view(host, variables, member):
+def _said(variables):
+    """Options as the inventory has them, for a host whose options the executor's parser does not take as they are."""
+    networks, most = (variables.get("datapath_" + name) for name in ("cluster_networks", "max_connected_clusters"))
+    said = {"datapath-cluster-networks": networks} if isinstance(networks, list) else {}
+    return said if most is None else {**said, "max-connected-clusters": most}
+
+
+def view(host, variables, member, executor):
     """What the preflight compares of a host, as the inventory has it."""
     return {
         "host": host,
         "member": member,
+        "executor": executor,
         "name": variables.get("cilium_cluster_name"),
         "id": variables.get("cilium_cluster_id"),
         "present": present(variables),
@@ -186,6 +199,7 @@ def view(host, variables, member):
         "authority": value(variables, "datapath_clustermesh_ca"),
         "directory": pki_directory(variables),
         "ports": [value(variables, "datapath_etcd_%s_port" % each) for each in ("client", "peer")],
+        "options": _said(variables),
         "addresses": addresses(variables),
         "pod_cidrs": list(variables.get("datapath_node_pod_cidrs") or ()),
     }
@@ -197,7 +211,7 @@ def view(host, variables, member):
 def pki_directory(variables):
     """Where the control node keeps CAs and certificates."""
     given = variables.get("datapath_clustermesh_pki_dir")
-    return given or "%s/credentials/clustermesh" % variables.get("inventory_dir", ".")
+    return given or "%s/.credentials/clustermesh" % variables.get("inventory_dir", ".")
 
 
 def readers(cluster, found):

@@ -135,8 +135,9 @@ def _options(views, grouped):
     for key, variable in _SAME.items():
         said = {}
         for name, group in sorted(grouped.items()):
+            # A member of a store has no use for options, and may well be in no group that sets them.
             for view in group:
-                if key in (view.get("options") or {}):
+                if view["executor"] and key in (view.get("options") or {}):
                     said.setdefault(str(view["options"][key]), "%s (%s)" % (view["host"], name))
         if len(said) > 1:
             words = ", ".join("%s on %s" % each for each in sorted(said.items()))
@@ -155,7 +156,7 @@ def _networks(views, grouped):
 
 
 def _told(owned):
-    _, network, what = owned
+    network, what = owned[1:]
     shown = network.network_address if network.prefixlen == network.max_prefixlen else network
     return "%s (%s)" % (shown, what)
 

@@ -8,8 +8,6 @@ import ipaddress
 import pathlib
 from urllib.parse import urlsplit
 
-from cryptography import x509
-
 from ansible_collections.ebpf.datapath.plugins.module_utils import pki
 
 
@@ -53,7 +51,7 @@ def _judge(content, now):
     if not found:
         return ["there is no certificate in it"]
     try:
-        certificates = [x509.load_pem_x509_certificate(each) for each in found]
+        certificates = [pki.x509.load_pem_x509_certificate(each) for each in found]
     except ValueError:
         return ["there is a certificate in it that cannot be read"]
     # Of several CAs some may be on their way out.
@@ -72,7 +70,7 @@ def judged(targets, answers, external, now=None):
     for target, answer in zip(targets, answers):
         row = {**target, "problem": answer["problem"], "refused": answer["refused"]}
         if answer["certificate"]:
-            certificate = x509.load_pem_x509_certificate(answer["certificate"].encode())
+            certificate = pki.x509.load_pem_x509_certificate(answer["certificate"].encode())
             row.update(pki.describe(certificate))
             if target["cluster"] in external:
                 row["problem"] = _of_server(certificate, target, external[target["cluster"]], now)
@@ -97,7 +95,7 @@ def _is_of(certificate, path):
     """Whether one of the CAs in a file has signed it. What is wrong with the file itself is told elsewhere."""
     try:
         content = pathlib.Path(path).read_bytes()
-        authorities = [x509.load_pem_x509_certificate(each) for each in pki.split(content)]
+        authorities = [pki.x509.load_pem_x509_certificate(each) for each in pki.split(content)]
     except (OSError, ValueError, TypeError):
         return True
     return any(pki.signed(certificate, each) for each in authorities) if authorities else True
@@ -105,10 +103,10 @@ def _is_of(certificate, path):
 
 def _names(certificate):
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+        found = certificate.extensions.get_extension_for_class(pki.x509.SubjectAlternativeName).value
+    except pki.x509.ExtensionNotFound:
         return set()
-    return {each.value for each in found if isinstance(each, (x509.DNSName, x509.IPAddress))}
+    return {each.value for each in found if isinstance(each, (pki.x509.DNSName, pki.x509.IPAddress))}
 
 
 def _covers(names, host):

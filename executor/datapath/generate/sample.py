@@ -115,7 +115,11 @@ _EXTERNAL_PEERS = """\
 #     key: credentials/paris/remote.key
 """
 
-COMMAND_LINE_ONLY = ("datapath_reset_confirm",)
+COMMAND_LINE_ONLY = (
+    "datapath_reset_confirm",
+    "datapath_clustermesh_restore",
+    "datapath_clustermesh_restore_file",
+)
 """A switch that destroys has no place in an inventory."""
 
 _EXAMPLES = {

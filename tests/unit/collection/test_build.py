@@ -15,8 +15,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py"))
-ROLES = ("preflight", "executor", "datapath", "load_balancer", "endpoints", "bandwidth_manager")
-PLAYBOOKS = ("cluster", "upgrade", "status", "reset")
+ROLES = ("preflight", "executor", "datapath", "load_balancer", "endpoints", "bandwidth_manager", "cluster_mesh")
+PLAYBOOKS = ("cluster", "upgrade", "status", "reset", "mesh", "rotate_mesh_ca", "mesh_backup", "mesh_restore")
 
 
 def ansible(command, *words, collections, **more):

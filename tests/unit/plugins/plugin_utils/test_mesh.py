@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 from ansible_collections.ebpf.datapath.plugins.plugin_utils import mesh
 
 from datapath.spec.document import merge
@@ -98,7 +101,7 @@ def test_a_cluster_with_a_store_elsewhere_follows_without_publishing():
 def test_keys_are_where_they_are_needed_and_nobody_else_reads_them():
     node = {**NODE, "datapath_clustermesh_external_peers": [EXTERNAL], "datapath_clustermesh_peers": ["tokyo"]}
     rows = {each["path"]: each for each in mesh.node_files(node, FOUND)}
-    directory, pki = "/etc/datapath/clustermesh", "/inventory/credentials/clustermesh"
+    directory, pki = "/etc/datapath/clustermesh", "/inventory/.credentials/clustermesh"
     assert {path: row["source"] for path, row in rows.items()} == {
         f"{directory}/ca.pem": f"{pki}/berlin/bundle.pem",
         f"{directory}/agent.pem": f"{pki}/berlin/agent-berlin.pem",
@@ -167,3 +170,14 @@ def test_every_endpoint_that_a_host_needs_is_tried():
         ("berlin", "https://192.0.2.21:2379"),
         ("tokyo", "https://192.0.2.41:2379"),
     }
+
+
+def test_defaults_are_those_that_the_role_documents():
+    specs = yaml.safe_load(
+        (Path(__file__).resolve().parents[4] / "roles/cluster_mesh/meta/argument_specs.yml").read_text()
+    )["argument_specs"]
+    documented = specs["main"]["options"]
+    assert {name: documented[name]["default"] for name in mesh.DEFAULTS} == mesh.DEFAULTS
+    others = {"cilium_cluster_name", "cilium_cluster_id", "ip", "ansible_host", "inventory_dir"}
+    others |= {"datapath_cluster_networks", "datapath_max_connected_clusters"}
+    assert set(mesh.VARIABLES) - set(documented) == others

@@ -15,6 +15,7 @@ def view(host, cluster, number, address, **more):
         "name": cluster,
         "id": number,
         "member": "etcd" in host,
+        "executor": "lb" in host,
         "present": True,
         "peers": None,
         "external": [],
@@ -138,6 +139,10 @@ def test_options_that_clusters_have_in_common(key, value, variable):
     (line,) = refusals(paris_lb1={"options": {**OPTIONS, key: value}})
     assert line.startswith(f"{variable} ({key}) has to be the same in all clusters: ")
     assert f"{value} on paris-lb1 (paris)" in line
+
+
+def test_options_of_a_store_s_members_mean_nothing():
+    assert refusals(paris_etcd1={"options": {**OPTIONS, "enable-ipv6": False}}) == []
 
 
 def networks(*texts):
