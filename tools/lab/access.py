@@ -74,12 +74,13 @@ class Load:
 
     report: dict[str, Any]
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, node: str = "client") -> None:
+        self._node = node
         self._command = shlex.join((*LOAD, "--until-eof", *arguments))
 
     def __enter__(self) -> Load:
         self._process = subprocess.Popen(
-            (SSH, "client", self._command),
+            (SSH, self._node, self._command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -92,20 +93,20 @@ class Load:
         assert self._process.stderr is not None
         line = self._process.stderr.readline()
         if line.strip() != "kept":
-            raise LabError(f"client: {self._command}: {line}{self._process.stderr.read()}")
+            raise LabError(f"{self._node}: {self._command}: {line}{self._process.stderr.read()}")
 
     def __exit__(self, *_: object) -> None:
         out, err = self._process.communicate(timeout=60)
         if self._process.returncode not in (0, 1):
-            raise LabError(f"client: {self._command}: {err}")
+            raise LabError(f"{self._node}: {self._command}: {err}")
         self.report = json.loads(out)
 
 
-def load(*arguments: Union[str, int]) -> dict[str, Any]:
+def load(*arguments: Union[str, int], node: str = "client") -> dict[str, Any]:
     """Run load.py on the client to its end; what it reports, target -> counts."""
-    result = run("client", *LOAD, *map(str, arguments), check=False)
+    result = run(node, *LOAD, *map(str, arguments), check=False)
     if result.code not in (0, 1):
-        raise LabError(f"client: load.py: {result.err}")
+        raise LabError(f"{node}: load.py: {result.err}")
     report: dict[str, Any] = json.loads(result.out)
     return report
 

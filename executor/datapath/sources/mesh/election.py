@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEASE_TTL = 10
-"""Seconds after which a candidate that is silent is none any more."""
+LEASE_TTL = 8
+"""Seconds after which a candidate that is silent is none any more.
+
+Less than what is left of any lease that it kept (two thirds of 15 seconds at least): its successor comes in time.
+"""
 MISSED = 1.0
 """Seconds after which a key that is not there is missed."""
 
