@@ -61,9 +61,20 @@ def _members(views, grouped):
                 "cluster %s: its store has %d members (%s). With an even number it stands as soon as with one less:"
                 " have 1 or 3 hosts in group etcd" % (name, len(members), ", ".join(sorted(members)))
             )
+        have = {tuple(sorted(view["node"]["etcd_members"].split())) for view in group if _has_members(view)}
+        for found in sorted(have - {tuple(sorted(members))}):
+            yield (
+                "cluster %s: its store has the members %s, and the inventory asks for %s. Members do not come and go"
+                " while a store runs: make a backup (playbooks/mesh_backup.yml), and restore it on those that you want"
+                " (playbooks/mesh_restore.yml)" % (name, ", ".join(found), ", ".join(sorted(members)))
+            )
         for view in group:
             if not view["addresses"]:
                 yield "%s: no address that other nodes reach it at: set datapath_node_addresses" % view["host"]
+
+
+def _has_members(view):
+    return view["member"] and (view.get("node") or {}).get("etcd_members")
 
 
 def _alike(views, grouped):

@@ -3,7 +3,9 @@
 Stores listen in the backends' namespace, at 203.0.113.52 (c2) and .53 (c3); 203.0.113.2N are backends of c2, .3N of c3.
 """
 
+import datetime
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -266,6 +268,23 @@ def test_dropped_packets_are_noticed_and_nothing_is_lost(agent, c2):
         c2.publish(REMOTE[:1])
         agent.lb.run(f"ip route del blackhole {STORES['c2']}/32")
         wait_for(lambda: in_table(agent) == {REMOTE[0]}, 15, "the return")
+
+
+def test_new_certificates_are_used_at_once(agent, c2, authority, tmp_path):
+    c2.publish(REMOTE)
+    files = [shutil.copy2(each, tmp_path) for each in c2.store.remote]
+    peer = c2.peer(certificate=files[0], key=files[1])
+    agent.apply(mesh(peer, services=[web("remote")]))
+    wait_for(lambda: peer_status(agent)["ready"] and in_table(agent) == set(REMOTE), what="c2's backends")
+    before = peer_status(agent)
+    for new, old in zip(authority.issue("remote", lasting=datetime.timedelta(days=90)), files):
+        shutil.copy2(new, old)
+    after = wait_for(
+        lambda: (row := peer_status(agent))["certificate_expires"] > before["certificate_expires"] and row, what="it"
+    )
+    assert (after["connected"], after["since"], after["failures"]) == (True, before["since"], 0)
+    c2.publish(REMOTE[:1])
+    wait_for(lambda: in_table(agent) == {REMOTE[0]}, what="the next change")
 
 
 def test_the_cache_lives_as_long_as_it_may(agent, c2):

@@ -24,9 +24,9 @@ LOCAL = BACKENDS[:2]
 HURRIED = """
 import sys
 from datapath.sources.mesh import election, keeper, publisher
-election.LEASE_TTL, publisher.LOOK, publisher.SETTLE = 3, 0.5, 1.0
+election.LEASE_TTL, publisher.LOOK, publisher.SETTLE = 2, 0.5, 1.0
 make = keeper.Keeper.__init__
-keeper.Keeper.__init__ = lambda self, registry, ttl, spans: make(self, registry, 3, spans)
+keeper.Keeper.__init__ = lambda self, registry, ttl, spans: make(self, registry, 6, spans)
 from datapath.__main__ import main
 sys.exit(main(sys.argv[4:]))
 """

@@ -1,6 +1,7 @@
 """Real stores with the certificates and users that role cluster_mesh gives them, and a change of their CA."""
 
 import contextlib
+import io
 import json
 import os
 import ssl
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 
 from integration.node import VIP, document, service
 from lib.etcd import etcd
@@ -20,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.ebpf.datapath.plugins.module_utils.pki import Pki, split  # noqa: E402
+from ansible_collections.ebpf.datapath.plugins.modules import etcd_users  # noqa: E402
 from ansible_collections.ebpf.datapath.plugins.modules.tls_probe import probe  # noqa: E402
 from ansible_collections.ebpf.datapath.plugins.plugin_utils import mesh  # noqa: E402
 
@@ -56,16 +59,15 @@ class Kept:
         return self.directory / f"{files}.pem", self.directory / f"{files}.key"
 
 
-def module(name, *words, **arguments):
-    """What a module answers, run by Ansible on this machine."""
-    command = [sys.executable, "-m", "ansible", "adhoc", "localhost", "-m", f"ebpf.datapath.{name}", "-o", *words]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_LOCALHOST_WARNING": "false"}
-    environment |= {"ANSIBLE_INVENTORY_UNPARSED_WARNING": "false", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
-    done = subprocess.run(
-        [*command, "-a", json.dumps(arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert "=> {" in done.stdout, done.stdout + done.stderr
-    return json.loads("{" + done.stdout.split("=> {", 1)[1])
+def run(module, check=False, **arguments):
+    """What a module answers."""
+    said = io.StringIO()
+    internal = {"_ansible_check_mode": check}
+    with patch_module_args({**arguments, **internal}), contextlib.redirect_stdout(said), pytest.raises(SystemExit):
+        module.main()
+    answer = json.loads(said.getvalue())
+    assert not answer.get("failed"), answer
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +81,10 @@ def store(kept, tmp_path_factory):
         yield made
 
 
-def users(store, kept, *words, clusters=None):
+def users(store, kept, check=False, clusters=None):
     certificate, key = kept.issue("root")
     place = {"endpoints": [store.endpoint], "ca": str(kept.path), "certificate": str(certificate), "key": str(key)}
-    return module("etcd_users", *words, **place, **mesh.access(kept.cluster, clusters or kept.clusters))
+    return run(etcd_users, check, **place, **mesh.access(kept.cluster, clusters or kept.clusters))
 
 
 def may(store, kept, user, *words):
@@ -92,11 +94,12 @@ def may(store, kept, user, *words):
 
 
 def test_users_and_roles_are_brought_once(store, kept):
-    told = users(store, kept, "--check")
+    told = users(store, kept, check=True)
     assert told["changed"]
     assert json.loads(store.ctl("user", "list", "-w", "json").stdout).get("users") is None
     assert users(store, kept)["commands"] == told["commands"]
-    assert users(store, kept) == {"changed": False, "commands": []}
+    again = users(store, kept)
+    assert (again["changed"], again["commands"]) == (False, [])
 
 
 def test_everybody_may_do_what_is_theirs(store, kept):
@@ -147,6 +150,64 @@ def test_what_does_not_answer_is_told_in_seconds():
     assert silent["problem"]
     assert "not https://HOST:PORT" in probe("http://127.0.0.1:1", 3)["problem"]
     assert time.monotonic() - started < 5
+
+
+# --- upkeep ---
+
+UPKEEP = """\
+- hosts: berlin-etcd
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: ebpf.datapath.cluster_mesh, tasks_from: defragment}
+    - ansible.builtin.include_role: {name: ebpf.datapath.cluster_mesh, tasks_from: backup}
+"""
+
+
+@pytest.fixture
+def full(kept, tmp_path):
+    """A store that takes no writes any more, because one key has had too many values."""
+    with etcd(tmp_path, kept, "berlin", auth=False, quota=16 * 1024 * 1024) as store:
+        for number in range(100):
+            if store.ctl("put", "key", data=bytes([97 + number % 26]) * 1000 * 1000, check=False).returncode:
+                break
+        assert b"NOSPACE" in store.ctl("alarm", "list").stdout
+        assert store.ctl("put", "other", "x", check=False).returncode != 0
+        yield store
+
+
+def upkeep(store, kept, directory):
+    """The role's tasks, with this machine for a member."""
+    certificate, key = kept.issue("root")
+    files = [f"--cacert={kept.path}", f"--cert={certificate}", f"--key={key}"]
+    variables = {
+        "cluster_mesh_etcdctl": ["etcdctl", f"--endpoints={store.endpoint}", *files, "--command-timeout=10s"],
+        "cluster_mesh_directory": str(directory),
+        "datapath_clustermesh_backup_dir": str(directory / "backups"),
+    }
+    named = {"cilium_cluster_name": "berlin", "cilium_cluster_id": 1, "datapath_node_addresses": ["192.0.2.21"]}
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    hosts = {"etcd": {"hosts": {"berlin-etcd": {**named, **local}}}}
+    (directory / "hosts.json").write_text(json.dumps({"all": {"children": hosts}}))
+    (directory / "play.yml").write_text(UPKEEP)
+    words = ["-i", directory / "hosts.json", directory / "play.yml", "-e", json.dumps(variables)]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    command = [sys.executable, "-m", "ansible", "playbook", *words]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_full_store_takes_writes_again_and_is_backed_up(full, kept, tmp_path):
+    before = json.loads(full.ctl("endpoint", "status", "-w", "json").stdout)[0]["Status"]["dbSize"]
+    upkeep(full, kept, tmp_path)
+    assert full.ctl("alarm", "list").stdout == b""
+    assert json.loads(full.ctl("endpoint", "status", "-w", "json").stdout)[0]["Status"]["dbSize"] < before / 2
+    full.put("other", "x")
+    (backup,) = (tmp_path / "backups").iterdir()
+    assert backup.stat().st_mode & 0o777 == 0o600
+    status = subprocess.run(["etcdctl", "snapshot", "status", backup, "-w", "json"], capture_output=True, check=True)
+    # The key as it is, and nothing that it was before.
+    assert 1000 * 1000 < json.loads(status.stdout)["totalSize"] < before / 2
+    assert not (tmp_path / "backup.db").exists()
 
 
 # --- another CA, while a node follows the store ---

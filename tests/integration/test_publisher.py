@@ -155,6 +155,11 @@ def parsed(text):
     return {decode(each["key"]).decode(): (decode(each.get("value", "")), each.get("lease", 0)) for each in rows}
 
 
+def leases(store):
+    """Of what others may see."""
+    return {lease for _, lease in parsed(store.ctl("get", "--prefix", "cilium/state/", "-w", "json").stdout).values()}
+
+
 async def read(store, prefix="cilium/"):
     return await asyncio.to_thread(contents, store, prefix)
 
@@ -322,11 +327,11 @@ def test_a_publisher_that_vanishes_is_followed_by_another(store):
     """Its own key goes with its lease; the cluster's stay, as the successor renews their lease."""
 
     async def main():
-        state = desired(store, service())
+        state = desired(store, service(), ttl=6)
         first = Node(state)
         async with nodes(first):
             await until(lambda: first.ready)
-            second = Node(desired(store, service(), node="lb2"))
+            second = Node(desired(store, service(), node="lb2", ttl=6))
             async with nodes(second):
                 await until(lambda: second.ready)
                 assert not second.publisher.elected
@@ -336,7 +341,7 @@ def test_a_publisher_that_vanishes_is_followed_by_another(store):
                     await until(lambda: second.publisher.elected, 10, "the successor")
                     took = time.monotonic() - started
                     await until(lambda: events() == ["DELETE"], 10, "the end of the node's own key")
-                    await asyncio.sleep(TTL + 1)
+                    await asyncio.sleep(1)
                     return took, events(), await read(store, "cilium/state/")
 
     took, events, found = asyncio.run(main())
@@ -609,6 +614,9 @@ def test_a_node_that_is_renamed_and_one_that_ends(store):
         node.publication.update(desired(store, service(), node="lb9", ttl=60), {})
         await until(lambda: node.ready and f"{NODES}lb1" not in contents(store), 5, "the new name")
         assert f"{SERVICES}default/web" in contents(store)
+        before = leases(store)
+        node.publication.update(desired(store, service(), node="lb9", ttl=90), {})
+        await until(lambda: node.ready and not leases(store) & before, 5, "longer leases")
         await node.stop()
         return await read(store)
 

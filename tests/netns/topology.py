@@ -118,8 +118,8 @@ def bpffs(directory):
         subprocess.run(["umount", "-l", directory], check=True)
 
 
-def wait_for(condition, seconds=5.0, what="the condition"):
-    """Poll `condition` until it is true; returns its value."""
+def wait_for(condition, seconds=20.0, what="the condition"):
+    """Poll `condition` until it is true; returns its value. Who promises less time says how much."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()

@@ -39,7 +39,7 @@ def own_store(agent: Agent) -> Optional[dict[str, Any]]:
     if publisher is None or publisher.store != store:
         # Just applied, or without a daemon.
         publisher = None
-        status = PublisherStatus(node_name(store), since=agent.started)
+        status = PublisherStatus(node=node_name(store), since=agent.started)
     else:
         status = publisher.status
     oversized = {} if publication is None else publication.oversized

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 TIMEOUT = 3.0
 """Seconds that each stage may take."""
+LOOK = 0.5
+"""Seconds between looks at whether files are others now."""
 # What a client of HTTP/2 says first: preface and empty settings (RFC 9113, 3.4).
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _OTHERS = 0o077
@@ -67,8 +69,12 @@ class Credentials:
             return tuple((each.st_ino, each.st_mtime_ns) for each in found)
         return ()
 
-    def usable(self) -> bool:
-        """Whether the files belong together: while they are replaced one by one, they do not."""
+    async def replaced(self, stamp: tuple[object, ...]) -> None:
+        """Wait until the files are others than at `stamp`, and belong together: they are replaced one by one."""
+        while self.stamp() in ((), stamp) or not self._usable():
+            await asyncio.sleep(LOOK)
+
+    def _usable(self) -> bool:
         try:
             self.load()
         except StoreError:

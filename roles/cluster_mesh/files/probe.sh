@@ -18,4 +18,8 @@ fi
 [ ! -e /etc/systemd/system/etcd.service.d/datapath.conf ] || echo "etcd_ours yes"
 if systemctl -q is-active etcd.service 2>/dev/null; then
     echo "etcd_active yes"
+    directory=/etc/datapath/etcd
+    endpoint=$(sed -n 's/^ETCD_ADVERTISE_CLIENT_URLS=//p' "$directory/etcd.env" 2>/dev/null)
+    [ -z "$endpoint" ] || ETCDCTL_API=3 etcdctl --endpoints "$endpoint" --cacert "$directory/ca.pem" --cert "$directory/root.pem" \
+        --key "$directory/root.key" member list 2>/dev/null | cut -d, -f3 | tr -d '\n' | sed 's/^/etcd_members/; s/$/\n/'
 fi

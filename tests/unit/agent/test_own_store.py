@@ -37,7 +37,7 @@ ROW = {
 
 def hints(quota=None, oversized=None, foreign=0, **condition):
     store = parse_store(Violations("clustermesh"), "store", STORE)
-    status = PublisherStatus("lb1", connected=True, condition=Condition(**{**FINE, **condition}), quota=quota)
+    status = PublisherStatus(node="lb1", connected=True, condition=Condition(**{**FINE, **condition}), quota=quota)
     status.foreign = foreign
     keeper = SimpleNamespace(contested=None)
     publisher = SimpleNamespace(election=SimpleNamespace(publisher="lb1"), of_node=keeper, of_cluster=keeper)

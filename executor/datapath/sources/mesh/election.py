@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEASE_TTL = 10
-"""Seconds after which a candidate that is silent is none any more."""
+LEASE_TTL = 8
+"""Seconds after which a candidate that is silent is none any more.
+
+Less than what is left of any lease that it kept (two thirds of 15 seconds at least): its successor comes in time.
+"""
 MISSED = 1.0
 """Seconds after which a key that is not there is missed."""
 
@@ -31,22 +34,12 @@ class Election:
         self.candidate = candidate
         self.publisher: Optional[str] = None
         """The node that is elected; None where there is no candidate."""
+        self.mandate: Optional[Created] = None
+        """What holds as long as this node is elected; None while it is not."""
         self._prefix = own_store.candidates_prefix(cluster)
         self._lease = 0
         self._candidates: dict[bytes, Change] = {}
         self._changed = asyncio.Event()
-
-    @property
-    def mandate(self) -> Optional[Created]:
-        """What holds as long as this node is elected; None while it is not."""
-        first = self._first
-        if first is None or first.key != self._key:
-            return None
-        return Created(first.key, first.created)
-
-    @property
-    def _first(self) -> Optional[Change]:
-        return min(self._candidates.values(), key=lambda each: each.created, default=None)
 
     @property
     def _key(self) -> bytes:
@@ -62,6 +55,7 @@ class Election:
         from datapath.etcd.client import prefix  # noqa: PLC0415 - gRPC is a dear import
 
         self._candidates.clear()
+        self.mandate = None
         span, revision = prefix(self._prefix), 0
         async for page in client.pages(span):
             revision = page.revision
@@ -103,6 +97,7 @@ class Election:
         lease, self._lease = self._lease, 0
         if lease:
             await writer.revoke(lease)
+        self._note()
 
     def _take(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -113,7 +108,9 @@ class Election:
         self._note()
 
     def _note(self) -> None:
-        first = self._first
+        first = min(self._candidates.values(), key=lambda each: each.created, default=None)
+        # Attributes, not properties: they are asked for in another thread.
+        self.mandate = None if first is None or first.key != self._key else Created(first.key, first.created)
         publisher = None if first is None else own_store.parse_candidate(first.value or b"")
         if publisher != self.publisher:
             log.info("%s publishes for the cluster", publisher or "nobody")

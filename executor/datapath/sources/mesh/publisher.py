@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from datapath.sources.mesh import layout, own_store
+from datapath.sources.mesh.attempts import Attempts, ConnectionStatus, Failure
 from datapath.sources.mesh.collector import collect
 from datapath.sources.mesh.election import Election
-from datapath.sources.mesh.follower import RETRY_FIRST, RETRY_LONGEST, Failure
 from datapath.sources.mesh.keeper import Keeper
 from datapath.sources.mesh.kinds import KINDS, SERVICES, Kind
 from datapath.sources.mesh.own_endpoints import OwnEndpoints
@@ -25,7 +25,6 @@ from datapath.state.model import OwnStore
 
 if TYPE_CHECKING:
     from datapath.etcd.client import Client, Span
-    from datapath.etcd.dial import Credentials
     from datapath.etcd.operations import Created
     from datapath.etcd.writes import Condition, Writer
 
@@ -44,16 +43,10 @@ FAREWELL = 2.0
 
 
 @dataclass
-class PublisherStatus:
+class PublisherStatus(ConnectionStatus):
     """What is known of the own store, for people."""
 
-    node: str
-    connected: bool = False
-    since: float = field(default_factory=time.time)
-    """When `connected` took its value."""
-    endpoint: str = ""
-    server_certificate_expires: Optional[float] = None
-    own_certificate_expires: Optional[float] = None
+    node: str = ""
     condition: Optional[Condition] = None
     quota: Optional[int] = None
     """Bytes that its database may have."""
@@ -61,19 +54,17 @@ class PublisherStatus:
     """Kind -> how many of it are published for the cluster, by all of its nodes."""
     foreign: int = 0
     """Keys that somebody else wrote among those of the cluster's services."""
-    failures: int = 0
-    """Attempts in a row that failed."""
-    last_failure: Optional[Failure] = None
 
 
-class Publisher:
+class Publisher(Attempts):
     """One node's part in what its cluster publishes. What is published stays when it ends, as long as leases live."""
 
     def __init__(self, store: OwnStore, cluster: Cluster, node: str, ttl: int) -> None:
         self.store = store
         self.cluster = cluster
         self.ttl = ttl
-        self.status = PublisherStatus(node)
+        self.status = PublisherStatus(node=node)
+        super().__init__("own store", store, self.status)
         self.election = Election(cluster.name, node, store.publisher)
         self.of_node = Keeper(own_store.leases_prefix(cluster.name, own_store.node_owner(node)), ttl, self._node_spans)
         self.of_cluster = Keeper(own_store.leases_prefix(cluster.name, own_store.CLUSTER), ttl, self._cluster_spans)
@@ -100,78 +91,33 @@ class Publisher:
         own = self.of_node.complete and (self.of_cluster.complete or not self.elected)
         return self.status.connected and own and self.election.publisher is not None
 
-    async def run(self) -> None:
-        """Publish until cancelled."""
-        pause = RETRY_FIRST
-        while True:
-            if not await self._attempt():
-                continue
-            if not self.status.failures:
-                pause = RETRY_FIRST
-            self._lost()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, RETRY_LONGEST)
+    async def use(self, client: Client) -> None:
+        """Publish as long as the connection lasts."""
+        from datapath.etcd.writes import Writer  # noqa: PLC0415 - gRPC is a dear import
 
-    async def _attempt(self) -> bool:
-        """One connection; False where it ended only for another one with new certificates."""
-        from datapath.etcd.errors import StoreError  # noqa: PLC0415 - gRPC is a dear import
-
+        status, writer = self.status, Writer(client)
+        await check_authorisation(client, f"the user agent-{self.cluster.name}")
+        # Before anything is written: what a full store says of itself is why nothing can be.
+        status.condition = await writer.condition()
+        self.note_connected()
         try:
-            await self._publish()
-        except StoreError as error:
-            failure = Failure(time.time(), error.stage.value, error.message, error.hint)
-        except Exception as error:
-            # What a store holds must not end the daemon.
-            log.exception("own store")
-            failure = Failure(time.time(), "data", f"{type(error).__name__}: {error}", None)
-        else:
-            log.info("own store: new certificates")
-            return False
-        last = self.status.last_failure
-        if last is None or last.message != failure.message:
-            log.warning("own store: %s: %s", failure.stage, failure.message)
-        self.status.last_failure = failure
-        return True
-
-    async def _publish(self) -> None:
-        """One connection, from its making to its end; returns where there are other certificates to make one with."""
-        from datapath.etcd.client import connect  # noqa: PLC0415
-        from datapath.etcd.dial import Credentials  # noqa: PLC0415
-        from datapath.etcd.writes import Writer  # noqa: PLC0415
-
-        store, status = self.store, self.status
-        credentials = Credentials(*map(Path, (store.ca, store.certificate, store.key)))
-        stamp = credentials.stamp()
-        client = await connect(store.endpoints, credentials)
-        writer = Writer(client)
-        try:
-            status.endpoint = str(client.reached.endpoint)
-            status.server_certificate_expires = client.reached.certificate.not_after.timestamp()
-            status.own_certificate_expires = client.own.not_after.timestamp()
-            await check_authorisation(client, f"the user agent-{self.cluster.name}")
-            # Before anything is written: what a full store says of itself is why nothing can be.
-            status.condition = await writer.condition()
-            status.connected, status.since = True, time.time()
-            log.info("own store: connected to %s", status.endpoint)
             await together(
                 self.election.run(client, writer),
                 self.of_node.run(client, writer),
                 self._lead(client, writer),
-                self._look(client, writer, credentials, stamp),
+                self._look(client, writer),
             )
-        except asyncio.CancelledError:
-            await self._resign(writer)
-            raise
         finally:
             self._cancel_settling()
-            client.close()
 
-    async def _resign(self, writer: Writer) -> None:
+    async def farewell(self, client: Client) -> None:
+        """Make room for another publisher."""
         from datapath.etcd.errors import StoreError  # noqa: PLC0415
         from datapath.etcd.waiting import within  # noqa: PLC0415
+        from datapath.etcd.writes import Writer  # noqa: PLC0415
 
         with suppress(StoreError, asyncio.TimeoutError):
-            await within(self.election.resign(writer), FAREWELL)
+            await within(self.election.resign(Writer(client)), FAREWELL)
 
     async def _lead(self, client: Client, writer: Writer) -> None:
         """Publish for the cluster whenever this node is elected."""
@@ -212,14 +158,14 @@ class Publisher:
             self._settling.cancel()
             self._settling = None
 
-    async def _look(self, client: Client, writer: Writer, credentials: Credentials, stamp: object) -> None:
-        """Follow what the store tells of itself, and how much of the cluster's is in it.
-
-        Returns where the files of the credentials are others than at `stamp`, and can be used.
-        """
+    async def _look(self, client: Client, writer: Writer) -> None:
+        """Follow what the store tells of itself, and how much of the cluster's is in it."""
         from datapath.etcd.client import prefix  # noqa: PLC0415
+        from datapath.etcd.dial import Credentials  # noqa: PLC0415
         from datapath.etcd.quota import read_quota  # noqa: PLC0415
 
+        store = self.store
+        credentials = Credentials(*map(Path, (store.ca, store.certificate, store.key)))
         status, cluster = self.status, self.cluster.name
         quota = await read_quota(client.reached.endpoint, credentials)
         while True:
@@ -233,8 +179,6 @@ class Publisher:
             self._looked = time.monotonic()
             while time.monotonic() < self._looked + LOOK:
                 await asyncio.sleep(HURRY)
-                if credentials.stamp() not in ((), stamp) and credentials.usable():
-                    return
 
     def _note_full(self) -> None:
         """Have a store that is full seen as a failure, although the connection lasts."""
@@ -244,13 +188,6 @@ class Publisher:
 
     def _look_soon(self) -> None:
         self._looked = float("-inf")
-
-    def _lost(self) -> None:
-        """After an attempt."""
-        status = self.status
-        if status.connected:
-            status.connected, status.since = False, time.time()
-        status.failures += 1
 
     def _synced(self, kind: Kind[Any, Any]) -> bytes:
         return kind.synced(self.cluster.name, False).encode()

@@ -84,6 +84,14 @@ def test_three_members_are_fine():
     assert refusals(*both(), *more) == []
 
 
+def test_members_do_not_come_and_go():
+    running = {**SEEN, "etcd_ours": "yes", "etcd_active": "yes"}
+    assert refusals(berlin_etcd1={"node": {**running, "etcd_members": "berlin-etcd1"}}) == []
+    (line,) = refusals(berlin_etcd1={"node": {**running, "etcd_members": "berlin-etcd1 berlin-etcd2 berlin-etcd3"}})
+    assert "has the members berlin-etcd1, berlin-etcd2, berlin-etcd3, and the inventory asks for berlin-etcd1." in line
+    assert "mesh_restore.yml" in line
+
+
 def test_a_member_without_a_cluster_is_named():
     (line,) = refusals(*both(), view("etcd9", None, None, "192.0.2.99"))
     assert line.startswith("etcd9: is in group etcd and in no cluster")
