@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import socket
 import ssl
@@ -430,7 +431,8 @@ def test_changes_while_delivering_come_as_one_batch():
 def test_thousands_of_checks_leave_the_loop_responsive():
     """2,000 targets every second: other work on the loop gets its turn after 0.1 s of the loop's work at most.
 
-    The loop's processor time counts, which other processes on the machine do not change.
+    The loop's processor time counts, which other processes on the machine do not change. What Python's collector has to
+    look through of hundreds of other tests is not the loop's work.
     """
 
     async def scenario():
@@ -451,7 +453,12 @@ def test_thousands_of_checks_leave_the_loop_responsive():
             checker.update([])
         return worst
 
-    assert asyncio.run(scenario()) < 0.1
+    gc.collect()
+    gc.freeze()
+    try:
+        assert asyncio.run(scenario()) < 0.1
+    finally:
+        gc.unfreeze()
 
 
 # Memory over a restart
