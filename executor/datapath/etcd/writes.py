@@ -18,6 +18,8 @@ from datapath.etcd.errors import LeaseGoneError, Stage, StoreError, explain_call
 from datapath.etcd.operations import Operation, Put, Quiet, Requirement
 from datapath.etcd.waiting import within
 
+RENEWALS = 3
+"""How often a lease is renewed in the time that it lasts, as by etcd's own client."""
 _ALARMS = {rpc.NOSPACE: "NOSPACE", rpc.CORRUPT: "CORRUPT"}
 
 
@@ -81,7 +83,7 @@ class Writer:
         return answer.grantedTTL if answer.TTL >= 0 else None
 
     async def keep_alive(self, lease: int, seconds: float, renewed: Callable[[], None]) -> None:
-        """Renew a lease of that many seconds at a third of them, and tell each time; always raises.
+        """Renew a lease of that many seconds some times while it lasts, and tell each time; always raises.
 
         LeaseGoneError where it has ended.
         """
@@ -95,7 +97,7 @@ class Writer:
                     if answer.TTL <= 0:
                         raise LeaseGoneError
                     renewed()
-                    await asyncio.sleep(seconds / 3)
+                    await asyncio.sleep(seconds / RENEWALS)
         except FAILURES as error:
             raise explain_call(error, "the renewal of a lease") from error
 
