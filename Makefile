@@ -101,6 +101,7 @@ bench-mesh: setup bpf ## measure how soon a node has what another cluster publis
 
 .PHONY: molecule
 molecule: setup artefact ## run the scenarios of molecule/ on the lab's nodes (SCENARIOS), each even where one failed
+	@tools/setup-apt.sh etcd-client etcd-server
 	@export MOLECULE_COMMAND_BORDERS=false NO_COLOR=1 COLUMNS=160; status=0; \
 	for scenario in $(SCENARIOS); do \
 		molecule test -s $$scenario || status=1; \

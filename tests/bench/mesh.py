@@ -1,12 +1,13 @@
-"""`python3 -m bench.mesh`: how soon a map holds what another cluster publishes; as root, from the repository's top.
+"""`python3 -m bench.mesh`: how soon maps hold what another cluster publishes; as root, from the repository's top.
 
-A real store in which another cluster publishes thousands of services, and a real agent that has a service for each:
+A real store in which another cluster publishes thousands of services, and real agents that have a service for each:
 
-    client -- load balancer: agent, 5000 services -- other cluster: etcd; 10.2.0.0/16, where its 20000 backends are
+    load balancer: agent, 5000 services --.-- other cluster: etcd; 10.2.0.0/16, where its 20000 backends are
+    load balancer: agent, 5000 services --'
 
 First everything converges. Then single services are published anew, one after the other: a backend is replaced by
-another, goes, and comes back. The time runs from before `etcdctl put` is started until the table of the service, as the
-kernel has it, holds exactly the backends that were published.
+another, goes, and comes back. The time runs from before `etcdctl put` is started until the tables of the service on
+every node, as the kernel has them, hold exactly the backends that were published.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import struct
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from integration.node import BACKENDS as HOSTS
 from integration.node import document, node
 from lib.etcd import Authority
 from lib.mesh import cluster
-from netns.topology import wait_for
+from netns.topology import veth, wait_for
 
 STORE = "203.0.113.52"
 EACH = 4
@@ -43,30 +44,32 @@ GOAL = 300
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is published, and how often changed."""
+    """How much is published, how often changed, and for how many nodes."""
 
     services: int
     changes: int
     table_size: int = 16381
+    nodes: int = 2
 
 
 FULL = Effort(5000, 200)
-SHORT = Effort(300, 40)
 
 
 @dataclass(frozen=True)
 class Found:
     """Figures of one run."""
 
+    nodes: int
     services: int
     backends: int
     apply_seconds: float
-    """The services of the node's own document, none of which has a backend yet."""
+    """The services of the nodes' own documents, none of which has a backend yet, one node after the other."""
     converge_seconds: float
     """From publishing the first service until all tables are full."""
     agent_mib: int
+    """Memory of the largest agent."""
     changes: tuple[float, ...]
-    """Milliseconds until the map had it, ascending."""
+    """Milliseconds until every node's map had it, ascending."""
     puts: tuple[float, ...]
     """Milliseconds that `etcdctl put` took of it."""
 
@@ -139,51 +142,73 @@ def own_document(effort, peer):
 
 
 @contextmanager
-def scene(directory):
-    """(node with a running agent, cluster whose store it reaches)"""
-    with node(directory) as made:
-        made.timeout = 1800.0
-        made.backend.run(f"ip address add {STORE}/24 dev eth0")
-        made.lb.run(f"ip route add 10.2.0.0/15 via {HOSTS[0]}")
+def scene(directory, count):
+    """(nodes with a running agent each, cluster whose store they reach)"""
+    with ExitStack() as stack:
+        made = []
+        for number in range(count):
+            place = directory / f"node{number}"
+            place.mkdir()
+            made.append(stack.enter_context(node(place)))
+            made[-1].timeout = 1800.0
+            made[-1].lb.run(f"ip route add 10.2.0.0/15 via {HOSTS[0]}")
+        first, *others = made
+        first.backend.run(f"ip address add {STORE}/24 dev eth0")
+        for number, other in enumerate(others, 1):
+            veth(other.lb, "store0", first.backend, f"node{number}")
+            other.lb.run(f"ip address add 192.168.{number}.1/30 dev store0")
+            other.lb.run(f"ip route add {STORE}/32 via 192.168.{number}.2")
+            first.backend.run(f"ip address add 192.168.{number}.2/30 dev node{number}")
+        for each in made:
+            each.start()
         authority = Authority(directory / "ca")
-        made.start()
-        with cluster(directory, authority, "c2", 2, address=STORE, namespace=made.backend) as other:
-            yield made, other
+        with cluster(directory, authority, "c2", 2, address=STORE, namespace=first.backend) as cluster_:
+            yield made, cluster_
 
 
 def run(effort, directory, tell=lambda text: None):
-    """Publish, converge, change; AssertionError where the kernel does not come to hold what is published."""
-    with scene(directory) as (one, other):
+    """Publish, converge, change; AssertionError where a kernel does not come to hold what is published."""
+    with scene(directory, effort.nodes) as (nodes, other):
         tell(f"applying {effort.services} services")
         started = time.monotonic()
-        one.apply(own_document(effort, other.peer()))
+        for each in nodes:
+            each.apply(own_document(effort, other.peer()))
         applied = time.monotonic()
-        tables = Tables(one.pins)
+        tables = [Tables(each.pins) for each in nodes]
         tell("publishing them with backends")
         other.publish_many(other.service(backends(each), name(each)) for each in range(effort.services))
-        everything = range(effort.services)
-        pending = list(reversed(everything))
-
-        def all_full():
-            while pending and tables.backends(pending[-1]) == set(backends(pending[-1])):
-                pending.pop()
-            return not pending
-
-        wait_for(all_full, 1800, "the tables of all services")
+        for each in tables:
+            wait_until_full(each, effort.services)
         converged = time.monotonic()
-        # The agent still reads back what it wrote of so many at once.
-        assert one.ask("verify")["drift_count"] == 0
+        # The agents still read back what they wrote of so many at once.
+        _without_drift(nodes)
         tell(f"changing {effort.changes} times")
         samples = list(changes(effort, other, tables))
-        assert one.ask("verify")["drift_count"] == 0
-        memory = _memory(one.process.pid)
+        _without_drift(nodes)
+        memory = max(_memory(each.process.pid) for each in nodes)
     took, puts = (tuple(sorted(each[place] for each in samples)) for place in (0, 1))
     published = effort.services * EACH
-    return Found(effort.services, published, applied - started, converged - applied, memory, took, puts)
+    return Found(effort.nodes, effort.services, published, applied - started, converged - applied, memory, took, puts)
+
+
+def wait_until_full(tables, services):
+    """Until a node has all backends that are published at first."""
+    pending = list(reversed(range(services)))
+
+    def full():
+        while pending and tables.backends(pending[-1]) == set(backends(pending[-1])):
+            pending.pop()
+        return not pending
+
+    wait_for(full, 1800, "the tables of all services")
+
+
+def _without_drift(nodes):
+    assert [each.ask("verify")["drift_count"] for each in nodes] == [0] * len(nodes)
 
 
 def changes(effort, other, tables):
-    """(milliseconds until the map held it, of which etcdctl took) of each change."""
+    """(milliseconds until all maps held it, of which etcdctl took) of each change."""
     numbers = itertools.count(1)
     # Steps that share no factor with the services: each time another one, far from the last.
     places = (each * 37 % effort.services for each in numbers)
@@ -192,7 +217,9 @@ def changes(effort, other, tables):
         started = time.perf_counter()
         other.publish(published, name(number))
         put = time.perf_counter()
-        wait_for(lambda: tables.backends(number) == set(published), 60, f"{name(number)} with {published}")  # noqa: B023
+        wanted = set(published)
+        for each in tables:
+            wait_for(lambda: each.backends(number) == wanted, 60, f"{name(number)} with {published}")  # noqa: B023
         yield (time.perf_counter() - started) * 1000, (put - started) * 1000
 
 
@@ -204,11 +231,11 @@ def _memory(process):
 def show(found):
     """What was found, as lines of text."""
     half, most = found.percentile(50), found.percentile(99)
-    yield f"{found.services} services with {found.backends} backends of another cluster"
+    yield f"{found.services} services with {found.backends} backends of another cluster, on {found.nodes} nodes"
     yield f"  services applied, without backends    {found.apply_seconds:8.1f} s"
-    yield f"  published, all in the kernel          {found.converge_seconds:8.1f} s"
-    yield f"  agent's memory                        {found.agent_mib:8} MiB"
-    yield f"  one change in the map, p50            {half:8.0f} ms"
+    yield f"  published, all in the kernels         {found.converge_seconds:8.1f} s"
+    yield f"  an agent's memory                     {found.agent_mib:8} MiB"
+    yield f"  one change in every map, p50          {half:8.0f} ms"
     yield f"                         p99            {most:8.0f} ms   goal {GOAL}: {'kept' if most < GOAL else 'MISSED'}"
     yield f"                         longest        {found.changes[-1]:8.0f} ms   of {len(found.changes)}"
     yield f"    of which etcdctl put, p50           {statistics.median(found.puts):8.0f} ms"
@@ -219,8 +246,9 @@ def main():
     parser.add_argument("--services", type=int, default=FULL.services, help="services of the other cluster")
     parser.add_argument("--changes", type=int, default=FULL.changes, help="changes whose time is taken")
     parser.add_argument("--table-size", type=int, default=FULL.table_size, help="slots of a table")
+    parser.add_argument("--nodes", type=int, default=FULL.nodes, help="nodes that follow it")
     arguments = parser.parse_args()
-    effort = Effort(arguments.services, arguments.changes, arguments.table_size)
+    effort = Effort(arguments.services, arguments.changes, arguments.table_size, arguments.nodes)
     for what, text in machine.facts().items():
         print(f"{what:<12}{text}")
     busy = machine.Busy()

@@ -14,8 +14,16 @@ INVENTORY = "inventories/lab_mesh"
 WEB, NEAR, FAR, API = 80, 81, 82, 83
 """Ports of the services: of all backends, preferably one's own, preferably others', and from a manifest."""
 CHECK = {"type": "http", "path": "/healthz", "interval": "500ms", "timeout": "300ms", "rise": 2, "fall": 2}
+CONTROL_NODE = "198.51.100.1"
+"""This machine, as the lab's nodes reach it."""
 _STORE = "/etc/datapath/etcd"
 _PEERS = "/etc/datapath/clustermesh"
+
+
+def playbook(name: str, *arguments: str) -> None:
+    """Run a playbook over all clusters."""
+    result = lab.playbook(name, *arguments, inventory=INVENTORY)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def balancer(cluster: str) -> str:
