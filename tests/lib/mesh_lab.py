@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from datapath.etcd.errors import Stage
 from lib import lab
 
 CLUSTERS = ("berlin", "paris", "tokyo")
@@ -16,6 +18,9 @@ WEB, NEAR, FAR, API = 80, 81, 82, 83
 CHECK = {"type": "http", "path": "/healthz", "interval": "500ms", "timeout": "300ms", "rise": 2, "fall": 2}
 CONTROL_NODE = "198.51.100.1"
 """This machine, as the lab's nodes reach it."""
+_EVENT = re.compile(r"^(\d+\.\d+) .*?(cluster \w+|own store): (.+)$", re.MULTILINE)
+"""Time, store, and what became of the connection to it, as the executor's journal has them."""
+_STAGES = {stage.value for stage in Stage}
 _STORE = "/etc/datapath/etcd"
 _PEERS = "/etc/datapath/clustermesh"
 
@@ -85,6 +90,20 @@ def mesh(cluster: str) -> Mapping[str, Mapping[str, Any]]:
     """What a cluster's load balancer says of the others, by name."""
     rows = lab.datapath(balancer(cluster), "clustermesh", "status")["clusters"]
     return {row["name"]: row for row in rows}
+
+
+def outages(cluster: str, since: float) -> list[float]:
+    """Seconds that a load balancer was without each store that it lost since then, its own included, by its journal."""
+    text = lab.shell(balancer(cluster), f"journalctl -u datapathd --since=@{since} -o short-unix --no-pager --quiet")
+    lost: dict[str, float] = {}
+    found = []
+    for when, what, event in _EVENT.findall(text):
+        if event.startswith("connected to "):
+            found += [float(when) - lost.pop(what)] if what in lost else []
+        elif event.split(":")[0] in _STAGES:
+            lost.setdefault(what, float(when))
+    assert not lost
+    return found
 
 
 def others(cluster: str) -> list[str]:
