@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the test stages: `run_tests.py [STAGE...]`, each a target of the Makefile.
 
-They run one after the other, and beside them those that emulate machines, which takes one CPU for many minutes while
-the other stages rarely take more than one. Every stage runs even where an earlier one failed. Its output is shown as it
-comes, of those beside when they end, and kept in build/logs/STAGE.log. At the end there are the tests that failed, a
-table of the stages, with the time that they took and that of the CPUs (but of nodes that a stage booted), and the sum
-of what they counted in the last line (also in build/logs/summary). A stage that counts nothing itself (a linter) counts
-as one.
+They run one after the other in two rows, beside each other: one that emulates machines, which takes a CPU for many
+minutes, and then has what waits as much as it works; and all others, which rarely take more than one CPU. Every stage
+runs even where an earlier one failed. Its output is shown as it comes, of the first row when a stage ends, and kept in
+build/logs/STAGE.log. At the end there are the tests that failed, a table of the stages, with the time that they took
+and that of the CPUs (but of nodes that a stage booted), and the sum of what they counted in the last line (also in
+build/logs/summary). A stage that counts nothing itself (a linter) counts as one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 LOGS = Path("build/logs")
 EVIDENCE = Path("build/evidence")
-ALONE = ("bpf", "test-bandwidth")
+ALONE = ("bpf", "artefact", "test-bandwidth")
 """What the others need, and what measures times of emulated machines: they run first, and nothing beside them."""
 STAGES = (
     *ALONE,
@@ -35,14 +35,14 @@ STAGES = (
     "test-fuzz",
     "test-bench",
     "test-netns",
-    "artefact",
-    "test-integration",
     "test-lab",
     "molecule",
     "test-readme",
 )
-BESIDE = ("test-tracing", "test-kernels")
-"""Stages that begin after those that run alone."""
+EMULATED = ("test-tracing", "test-kernels")
+"""They give way to the others."""
+BESIDE = (*EMULATED, "test-integration")
+"""Stages that begin after those that run alone, beside the others."""
 _COUNTS = re.compile(r"(\d+) (passed|failed|errors?)\b")
 _SUMMARY = re.compile(
     r"^[\s\W]*(?:\d+ (?:passed|failed|errors?|skipped|deselected|xfailed|warnings?)(?:, | in |$|\W*$))+"
@@ -89,14 +89,17 @@ def failures(log: str) -> Iterator[str]:
 
 
 def run(stage: str, beside: bool = False) -> Outcome:
-    """Run one stage, keeping its output; one that runs beside others gives way to them, and is quiet."""
+    """Run one stage, keeping its output; one that runs beside others is quiet."""
     began = time.monotonic()
     command = ("make", "--no-print-directory", stage)
     if not beside:
         print(f"\n=== {stage}", flush=True)
     with (LOGS / f"{stage}.log").open("w") as log:
         process = subprocess.Popen(
-            ("nice", *command) if beside else command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ("nice", *command) if stage in EMULATED else command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         assert process.stdout is not None
         for line in process.stdout:
