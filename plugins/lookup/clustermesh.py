@@ -73,10 +73,8 @@ class LookupModule(LookupBase):
     def run(self, terms, variables=None, **kwargs):
         self.set_options(var_options=variables, direct=kwargs)
         inventory = Inventory(variables or {}, self._templar)
-        own = inventory.own(mesh.VARIABLES)
-        found = mesh.clusters(inventory.group("etcd", mesh.VARIABLES))
+        own, found, section = mesh.of_inventory(inventory)
         cluster = found.get(own.get("cilium_cluster_name"))
-        section = mesh.section(inventory.host, own, found, inventory.is_in("lb_node"))
         answer = {
             "section": section,
             **mesh.without_sources(mesh.node_files(own, found)),

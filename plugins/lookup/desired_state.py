@@ -85,13 +85,10 @@ class LookupModule(LookupBase):
         return self._items("datapath_endpoints")
 
     def _collect_clustermesh(self):
-        inventory = self._inventory
         # Most inventories have one cluster without a name; nobody else's variables are looked at there.
-        if inventory.value("cilium_cluster_name") is None:
+        if self._inventory.value("cilium_cluster_name") is None:
             return None
-        own = inventory.own(mesh.VARIABLES)
-        found = mesh.clusters(inventory.group("etcd", mesh.VARIABLES))
-        return mesh.section(inventory.host, own, found, inventory.is_in("lb_node"))
+        return mesh.of_inventory(self._inventory)[2]
 
     def _items(self, variable):
         """A section of items that a variable lists, all of them unless its `_purge` is false."""

@@ -168,6 +168,30 @@ def run(module, call):
     module.exit_json(**result)
 
 
+def apply(module, document):
+    """Hand a document to the node, and end the module with what that does."""
+    run(module, lambda node: node.apply(document, module.params["pending"]))
+
+
+def given(params, names):
+    """The parameters of these names that are given."""
+    return {name: params[name] for name in names if params[name] is not None}
+
+
+def section(params, many, fields):
+    """A section of items: those that parameter `many` lists, or the one that the parameters `fields` describe."""
+    if params[many] is not None:
+        return {"items": params[many], "purge": bool(params["purge"])}
+    return {"items": [given(params, fields)], "purge": False}
+
+
+def refuse_with_absent(module, names):
+    """End the module where it is told what would have no effect beside state absent."""
+    useless = given(module.params, names)
+    if module.params["state"] == "absent" and useless:
+        module.fail_json(msg="state is absent, so these would have no effect: %s" % ", ".join(useless))
+
+
 def common_arguments():
     """Arguments that all modules take (documented in the fragment ebpf.datapath.executor)."""
     return {"executable": {"type": "path", "default": "/usr/local/sbin/datapath"}}

@@ -187,7 +187,7 @@ def document(params):
     if params["state"] == "absent":
         values = dict.fromkeys(_OWN.values())
     else:
-        values = {option: params[name] for name, option in _OPTIONS.items() if params[name] is not None}
+        values = {_OPTIONS[name]: value for name, value in executor.given(params, _OPTIONS).items()}
     return {"options": {"merge": True, "values": values}}
 
 
@@ -202,10 +202,8 @@ def main():
         required_if=[("state", "present", tuple(_OPTIONS), True)],
         supports_check_mode=True,
     )
-    given = [name for name in _OPTIONS if module.params[name] is not None]
-    if module.params["state"] == "absent" and given:
-        module.fail_json(msg="state is absent, so these would have no effect: %s" % ", ".join(given))
-    executor.run(module, lambda node: node.apply(document(module.params), module.params["pending"]))
+    executor.refuse_with_absent(module, _OPTIONS)
+    executor.apply(module, document(module.params))
 
 
 if __name__ == "__main__":

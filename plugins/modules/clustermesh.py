@@ -210,7 +210,7 @@ def document(params):
     absent = params["state"] == "absent"
     values = dict.fromkeys(_OPTIONS.values()) if absent else {}
     if not absent:
-        values = {option: params[name] for name, option in _OPTIONS.items() if params[name] is not None}
+        values = {_OPTIONS[name]: value for name, value in executor.given(params, _OPTIONS).items()}
     parts = {"options": {"merge": True, "values": values}} if values else {}
     if absent or params["store"] is not None:
         store = {key: value for key, value in (params["store"] or {}).items() if value is not None}
@@ -243,10 +243,8 @@ def main():
         required_if=[("state", "present", (*_OPTIONS, "store"), True)],
         supports_check_mode=True,
     )
-    given = [name for name in (*_OPTIONS, "store") if module.params[name] is not None]
-    if module.params["state"] == "absent" and given:
-        module.fail_json(msg="state is absent, so these would have no effect: %s" % ", ".join(given))
-    executor.run(module, lambda node: node.apply(document(module.params), module.params["pending"]))
+    executor.refuse_with_absent(module, (*_OPTIONS, "store"))
+    executor.apply(module, document(module.params))
 
 
 if __name__ == "__main__":

@@ -174,10 +174,7 @@ _PEER = ("name", "state", "endpoints", "ca", "certificate", "key")
 
 def document(params):
     """The peers in section `clustermesh` of the desired state."""
-    if params["peers"] is None:
-        item = {key: params[key] for key in _PEER if params[key] is not None}
-        return {"clustermesh": {"items": [item], "purge": False}}
-    return {"clustermesh": {"items": params["peers"], "purge": bool(params["purge"])}}
+    return {"clustermesh": executor.section(params, "peers", _PEER)}
 
 
 def main():
@@ -199,7 +196,7 @@ def main():
         required_by={"purge": ["peers"]},
         supports_check_mode=True,
     )
-    executor.run(module, lambda node: node.apply(document(module.params), module.params["pending"]))
+    executor.apply(module, document(module.params))
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def main():
         argument_spec=dict(executor.apply_arguments(), document={"type": "dict", "required": True}),
         supports_check_mode=True,
     )
-    executor.run(module, lambda node: node.apply(module.params["document"], module.params["pending"]))
+    executor.apply(module, module.params["document"])
 
 
 if __name__ == "__main__":

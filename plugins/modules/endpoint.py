@@ -227,10 +227,7 @@ _ENDPOINT = ("name", "state", "manifest", *_PLACES, "labels", "addresses", *_RAT
 
 def document(params):
     """The section `endpoints` of the desired state."""
-    if params["endpoints"] is not None:
-        return {"endpoints": {"items": params["endpoints"], "purge": bool(params["purge"])}}
-    item = {key: params[key] for key in _ENDPOINT if params[key] is not None}
-    return {"endpoints": {"items": [item], "purge": False}}
+    return {"endpoints": executor.section(params, "endpoints", _ENDPOINT)}
 
 
 def main():
@@ -256,7 +253,7 @@ def main():
         required_by={"purge": ["endpoints"]},
         supports_check_mode=True,
     )
-    executor.run(module, lambda node: node.apply(document(module.params), module.params["pending"]))
+    executor.apply(module, document(module.params))
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ from ansible_collections.ebpf.datapath.plugins.module_utils.lb_options_spec impo
 
 def document(params):
     """The section `options` of the desired state."""
-    values = {name: params[name] for name in ARGUMENT_SPEC if params[name] is not None}
+    values = executor.given(params, ARGUMENT_SPEC)
     values.update(params["values"])
     return {"options": {"values": values, "config": params["config"]}}
 
@@ -175,7 +175,7 @@ def main():
         ),
         supports_check_mode=True,
     )
-    executor.run(module, lambda node: node.apply(document(module.params), module.params["pending"]))
+    executor.apply(module, document(module.params))
 
 
 if __name__ == "__main__":

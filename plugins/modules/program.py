@@ -201,7 +201,7 @@ _PROGRAM = ("name", "state", "object", "source", "program", "attach", "pin")
 
 def document(params):
     """The section `programs` of the desired state."""
-    return {"programs": {"items": [{key: params[key] for key in _PROGRAM if params[key] is not None}], "purge": False}}
+    return {"programs": {"items": [executor.given(params, _PROGRAM)], "purge": False}}
 
 
 def main():
@@ -220,7 +220,7 @@ def main():
         mutually_exclusive=[["object", "source"]],
         supports_check_mode=True,
     )
-    executor.run(module, lambda node: node.apply(document(module.params), module.params["pending"]))
+    executor.apply(module, document(module.params))
 
 
 if __name__ == "__main__":

@@ -297,7 +297,7 @@ def document(params):
     if any(each is not None for each in lists.values()):
         given = {key: each for key, each in lists.items() if each is not None}
         return {"services": {**given, "purge": bool(params["purge"])}}
-    return {"services": {"items": [{key: params[key] for key in _SERVICE if params[key] is not None}], "purge": False}}
+    return {"services": {"items": [executor.given(params, _SERVICE)], "purge": False}}
 
 
 def main():
@@ -327,7 +327,7 @@ def main():
     )
     if module.params["purge"] is not None and module.params["name"] is not None:
         module.fail_json(msg="purge is for services or manifests, not for one service: it would remove all others")
-    executor.run(module, lambda node: node.apply(document(module.params), module.params["pending"]))
+    executor.apply(module, document(module.params))
 
 
 if __name__ == "__main__":

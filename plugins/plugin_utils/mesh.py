@@ -145,6 +145,16 @@ def section(host, variables, found, publisher):
     return document
 
 
+def of_inventory(inventory):
+    """What a lookup sees: the host's own variables, all clusters, and the section of the host's desired state.
+
+    Load balancers may publish for their cluster: they have its services, and check their backends.
+    """
+    own = inventory.own(VARIABLES)
+    found = clusters(inventory.group("etcd", VARIABLES))
+    return own, found, section(inventory.host, own, found, inventory.is_in("lb_node"))
+
+
 def external(variables):
     """Peers that no inventory manages."""
     return list(variables.get("datapath_clustermesh_external_peers") or ())
