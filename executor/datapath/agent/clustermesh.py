@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
-from datapath.agent.certificates import expiry_hint
+from datapath.agent.connections import dump_connection, hints
 from datapath.agent.core import Agent
 from datapath.agent.own_store import own_store
 from datapath.sources.mesh import layout
@@ -61,29 +60,20 @@ def _row(peer: Peer, status: PeerStatus, kinds: Mapping[str, KindStatus]) -> dic
     return {
         **dump_peer(peer),
         "id": status.cluster_id,
-        "connected": status.connected,
+        **dump_connection(status),
         "ready": status.ready,
-        "since": status.since,
-        "endpoint": status.endpoint or None,
         **{name: kind.known for name, kind in kinds.items()},
         "synced": {name: kind.synced for name, kind in kinds.items()},
         "denied": {name: kind.denied for name, kind in kinds.items() if kind.denied is not None},
         "heartbeat": status.heartbeat,
-        "certificate_expires": status.own_certificate_expires,
-        "server_certificate_expires": status.server_certificate_expires,
         "revoked": status.revoked,
-        "failures": status.failures,
-        "failure": None if status.last_failure is None else asdict(status.last_failure),
         "quarantined": [{"key": key, "reason": reason} for key, reason in quarantined[:SHOWN]],
         "quarantined_count": len(quarantined),
-        "hints": list(_hints(peer, status, kinds)),
+        "hints": list(hints(status, peer.certificate, "its store's", _hints(status, kinds))),
     }
 
 
-def _hints(peer: Peer, status: PeerStatus, kinds: Mapping[str, KindStatus]) -> Iterator[str]:
-    now = time.time()
-    if status.last_failure is not None and status.last_failure.hint:
-        yield status.last_failure.hint
+def _hints(status: PeerStatus, kinds: Mapping[str, KindStatus]) -> Iterator[str]:
     if status.revoked:
         yield "its backends are given up (clustermesh-cache-ttl) until its store can be reached"
     waiting = ", ".join(name for name, kind in kinds.items() if not kind.synced and kind.denied is None)
@@ -92,12 +82,5 @@ def _hints(peer: Peer, status: PeerStatus, kinds: Mapping[str, KindStatus]) -> I
     for name, kind in kinds.items():
         if status.connected and kind.denied is not None:
             yield f"its {name} are not known, for {kind.denied}: the role of its user may not read them"
-    if status.connected and (status.heartbeat is None or now - status.heartbeat > layout.QUIET):
+    if status.connected and (status.heartbeat is None or time.time() - status.heartbeat > layout.QUIET):
         yield "there is no heartbeat that is younger than two minutes: does it still publish?"
-    for whose, expires in (
-        (f"this node's certificate ({peer.certificate})", status.own_certificate_expires),
-        ("its store's certificate", status.server_certificate_expires),
-    ):
-        hint = expiry_hint(whose, expires)
-        if hint:
-            yield hint

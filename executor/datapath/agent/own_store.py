@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Optional
 
-from datapath.agent.certificates import expiry_hint
+from datapath.agent.connections import dump_connection, hints
 from datapath.agent.core import Agent
 from datapath.sources.mesh.kinds import KINDS
 from datapath.sources.mesh.publication import node_name
@@ -49,17 +48,11 @@ def own_store(agent: Agent) -> Optional[dict[str, Any]]:
         "node": {**dumped["node"], "name": status.node},
         "candidate": store.publisher,
         **_part(publisher, int(effective(desired.options)["kvstore-lease-ttl"])),
-        "connected": status.connected,
-        "since": status.since,
-        "endpoint": status.endpoint or None,
+        **dump_connection(status),
         **{kind.name: status.counts.get(kind.name) for kind in KINDS},
         "foreign": status.foreign,
         "oversized": [{"service": name, "bytes": size} for name, size in sorted(oversized.items())],
         **_condition(status),
-        "certificate_expires": status.own_certificate_expires,
-        "server_certificate_expires": status.server_certificate_expires,
-        "failures": status.failures,
-        "failure": None if status.last_failure is None else asdict(status.last_failure),
         "hints": list(_hints(store, publisher, status, oversized)),
     }
 
@@ -89,8 +82,12 @@ def _condition(status: PublisherStatus) -> dict[str, Any]:
 def _hints(
     store: OwnStore, publisher: Optional[Publisher], status: PublisherStatus, oversized: dict[str, int]
 ) -> Iterator[str]:
-    if status.last_failure is not None and status.last_failure.hint:
-        yield status.last_failure.hint
+    return hints(status, store.certificate, "the store's", _about_publishing(publisher, status, oversized))
+
+
+def _about_publishing(
+    publisher: Optional[Publisher], status: PublisherStatus, oversized: dict[str, int]
+) -> Iterator[str]:
     if status.condition is not None:
         yield from _about_condition(status.condition, status.quota)
     if status.connected and publisher is not None and publisher.election.publisher is None:
@@ -102,13 +99,6 @@ def _hints(
         yield f"{status.foreign} keys among this cluster's services are somebody else's, and are left alone"
     for name, size in sorted(oversized.items()):
         yield f"service {name} is not published: {size} bytes are more than other clusters read"
-    for whose, expires in (
-        (f"this node's certificate ({store.certificate})", status.own_certificate_expires),
-        ("the store's certificate", status.server_certificate_expires),
-    ):
-        hint = expiry_hint(whose, expires)
-        if hint:
-            yield hint
 
 
 def _about_condition(condition: Condition, quota: Optional[int]) -> Iterator[str]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional
 
 from datapath.cli import own_store
+from datapath.cli.connections import as_rows, days, state, troubles
 from datapath.cli.errors import refused
-from datapath.cli.own_store import ago, days, state
-from datapath.cli.tables import BOLD, GREEN, RED, YELLOW, count, duration, paint, table
+from datapath.cli.tables import BOLD, GREEN, RED, YELLOW, ago, count, paint, since, table
 from datapath.spec.errors import nearest_name
 from datapath.spec.fields import Violations
 
@@ -42,7 +42,7 @@ def status(document: Document) -> str:
             each["name"],
             each["id"] or "-",
             state(each),
-            duration(max(time.time() - each["since"], 0)),
+            since(each["since"]),
             each["endpoint"] or "-",
             *(count(each[kind]) for kind in each["synced"]),
             ago(each["heartbeat"]),
@@ -57,22 +57,18 @@ def status(document: Document) -> str:
     parts = [head, *own_store.sections(document["store"])]
     right = (1, *numbers, numbers.stop + 1)
     parts.append(table(header, rows, right=right) if rows else "no other cluster is configured")
-    parts += ["\n".join(_troubles(each)) for each in document["clusters"] if list(_troubles(each))]
+    found = ["\n".join(troubles(each["name"], each, _quarantined(each))) for each in document["clusters"]]
+    parts += filter(None, found)
     parts += [paint(f"warning: {each}", YELLOW) for each in document["warnings"]]
     return "\n\n".join(parts)
 
 
-def _troubles(each: Document) -> Iterable[str]:
-    failure = each["failure"]
-    if failure is not None:
-        yield paint(f"{each['name']}: {failure['stage']}: {failure['message']}", RED)
+def _quarantined(each: Document) -> Iterable[str]:
     for row in each["quarantined"]:
         yield paint(f"{each['name']}: quarantined: {row['key']}: {row['reason']}", YELLOW)
     more = each["quarantined_count"] - len(each["quarantined"])
     if more:
         yield paint(f"{each['name']}: quarantined: {count(more)} keys more", YELLOW)
-    for hint in each["hints"]:
-        yield f"{each['name']}: hint: {hint}"
 
 
 def troubleshoot(document: Document, name: Optional[str]) -> dict[str, Any]:
@@ -101,7 +97,7 @@ def _examined(row: Document, rules: Rules, ids: Mapping[str, int]) -> dict[str, 
         raise refused("clustermesh", row["name"], "the agent states a peer that this version cannot read")
     others = {name: number for name, number in ids.items() if name != row["name"]}
     tried = asyncio.run(examine(parsed.peer, rules, others))
-    return own_store.as_rows(row["name"], tried)
+    return as_rows(row["name"], tried)
 
 
 def steps(document: Document) -> str:

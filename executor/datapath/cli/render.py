@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datapath.cli.tables import BOLD, DIM, GREEN, RED, YELLOW, count, duration, paint, percent, size, table
+from datapath.cli.tables import BOLD, DIM, GREEN, RED, YELLOW, ago, count, duration, paint, percent, size, table
 from datapath.spec.scalars import render_bit_rate
 
 Document = Mapping[str, Any]
@@ -283,10 +282,6 @@ def _present(numbers: Document) -> str:
     return paint(text, YELLOW) if pending else text
 
 
-def _ago(when: float) -> str:
-    return f"{duration(max(0.0, time.time() - when))} ago"
-
-
 def _age(seconds: Any) -> str:
     return "-" if seconds is None else duration(seconds)
 
@@ -295,7 +290,7 @@ def _last_apply(apply: Any) -> str:
     if apply is None:
         return "none since start"
     return (
-        f"{_ago(apply['when'])}, {count(apply['operations'])} operations, {count(apply['map_writes'])} map writes,"
+        f"{ago(apply['when'])}, {count(apply['operations'])} operations, {count(apply['map_writes'])} map writes,"
         f" {apply['seconds']:.2f} s"
     )
 
@@ -305,7 +300,7 @@ def _last_error(error: Any) -> str:
         return "none"
     first = error["errors"][0]
     place = first.get("path") or first.get("document")
-    return paint(f"{_ago(error['when'])}, {error['what']}: {place}: {first['message']}", RED)
+    return paint(f"{ago(error['when'])}, {error['what']}: {place}: {first['message']}", RED)
 
 
 def _maps(maps: Sequence[Document]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import IO, Optional
 
@@ -84,6 +85,16 @@ def duration(seconds: float) -> str:
             parts.append(f"{rest // unit}{letter}")
             rest %= unit
     return " ".join(parts[:2])
+
+
+def since(when: float) -> str:
+    """How long something is so (`when` in seconds since the epoch)."""
+    return duration(max(time.time() - when, 0))
+
+
+def ago(when: Optional[float]) -> str:
+    """How long something is past; a dash where it never was."""
+    return "-" if when is None else f"{since(when)} ago"
 
 
 def percent(part: float, whole: float) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional, TypeVar
 from datapath.etcd.certificates import Certificate, parse_der, parse_pem
 from datapath.etcd.errors import Stage, StoreError, explain_dns, explain_tcp, explain_tls
 from datapath.etcd.waiting import within
-from datapath.state.model import StoreEndpoint
+from datapath.state.model import StoreEndpoint, StorePlace
 
 T = TypeVar("T")
 
@@ -35,6 +35,11 @@ class Credentials:
     ca: Path
     certificate: Path
     key: Path
+
+    @classmethod
+    def of(cls, place: StorePlace) -> Credentials:
+        """The files that open a store."""
+        return cls(Path(place.ca), Path(place.certificate), Path(place.key))
 
     def load(self) -> tuple[ssl.SSLContext, Certificate]:
         """What a connection needs, and the node's own certificate. Raises StoreError."""

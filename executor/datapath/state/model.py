@@ -256,6 +256,9 @@ class OwnStore:
     """Whether this node may be the one that publishes what is the cluster's: services, its id, the heartbeat."""
 
 
+StorePlace = Union[Peer, OwnStore]
+"""A store that is connected to."""
+
 Options = Mapping[str, Any]
 """Option key (the Cilium agent key) -> typed value; holds only what the user set."""
 

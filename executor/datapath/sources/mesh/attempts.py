@@ -6,11 +6,10 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Optional
 
 from datapath.sources.mesh.together import together
-from datapath.state.model import OwnStore, Peer
+from datapath.state.model import StorePlace
 
 if TYPE_CHECKING:
     from datapath.etcd.client import Client
@@ -50,7 +49,7 @@ class ConnectionStatus:
 class Attempts:
     """Holds a connection to a store; what it is for is said by who derives from this."""
 
-    def __init__(self, what: str, place: Union[OwnStore, Peer], status: ConnectionStatus) -> None:
+    def __init__(self, what: str, place: StorePlace, status: ConnectionStatus) -> None:
         self._what = what
         """For people."""
         self._place = place
@@ -117,7 +116,7 @@ class Attempts:
         from datapath.etcd.dial import Credentials  # noqa: PLC0415
 
         place, status = self._place, self._connection
-        credentials = Credentials(*map(Path, (place.ca, place.certificate, place.key)))
+        credentials = Credentials.of(place)
         stamp = credentials.stamp()
         client = await connect(place.endpoints, credentials)
         try:

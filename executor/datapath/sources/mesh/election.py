@@ -108,7 +108,7 @@ class Election:
         self._note()
 
     def _note(self) -> None:
-        first = min(self._candidates.values(), key=lambda each: each.created, default=None)
+        first = own_store.elected(self._candidates.values())
         # Attributes, not properties: they are asked for in another thread.
         self.mandate = None if first is None or first.key != self._key else Created(first.key, first.created)
         publisher = None if first is None else own_store.parse_candidate(first.value or b"")

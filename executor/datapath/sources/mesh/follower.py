@@ -61,9 +61,8 @@ class Follower(Attempts):
         self.rules = rules
         self.status = PeerStatus()
         super().__init__(f"cluster {peer.name}", peer, self.status)
-        self.tables = {kind.name: Table(kind, known.get(kind.name, {})) for kind in KINDS}
-        services = Table(SERVICES, known.get(SERVICES.name, {}), functools.partial(changed, peer.name))
-        self.tables[SERVICES.name] = services
+        told = {SERVICES.name: functools.partial(changed, peer.name)}
+        self.tables = {kind.name: Table(kind, known.get(kind.name, {}), told.get(kind.name)) for kind in KINDS}
         self._ids = ids
         """Cluster -> id, of all peers."""
         self._expiry: Optional[asyncio.TimerHandle] = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Optional
+
+from datapath.etcd.operations import Change
 
 _OWN = "cilium/.datapath"
 
@@ -38,6 +41,11 @@ def parse_lease(prefix: str, key: bytes) -> Optional[int]:
         return int(key[len(prefix) :], 16)
     except ValueError:
         return None
+
+
+def elected(candidates: Iterable[Change]) -> Optional[Change]:
+    """Of the candidates' keys the one whose node publishes for the cluster."""
+    return min(candidates, key=lambda each: each.created, default=None)
 
 
 def dump_candidate(node: str) -> bytes:

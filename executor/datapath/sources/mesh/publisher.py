@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from datapath.sources.mesh import layout, own_store
@@ -164,10 +163,8 @@ class Publisher(Attempts):
         from datapath.etcd.dial import Credentials  # noqa: PLC0415
         from datapath.etcd.quota import read_quota  # noqa: PLC0415
 
-        store = self.store
-        credentials = Credentials(*map(Path, (store.ca, store.certificate, store.key)))
         status, cluster = self.status, self.cluster.name
-        quota = await read_quota(client.reached.endpoint, credentials)
+        quota = await read_quota(client.reached.endpoint, Credentials.of(self.store))
         while True:
             status.condition = await writer.condition()
             status.quota = status.condition.quota or quota

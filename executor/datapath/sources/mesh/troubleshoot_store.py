@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from datapath.etcd.client import connect, prefix
-from datapath.etcd.dial import Credentials
-from datapath.etcd.errors import Stage, StoreError
+from datapath.etcd.client import prefix
+from datapath.etcd.errors import Stage
 from datapath.etcd.writes import Writer
 from datapath.sources.mesh import layout, own_store
 from datapath.sources.mesh.kinds import SERVICES
 from datapath.sources.mesh.published import Cluster
 from datapath.sources.mesh.session import check_authorisation
-from datapath.sources.mesh.troubleshoot import Step, dial, failed
+from datapath.sources.mesh.steps import Step, walk
 from datapath.sources.mesh.values import QuarantineError
 from datapath.state.model import OwnStore
 
@@ -26,24 +24,7 @@ Note = Callable[..., None]
 
 async def examine_store(store: OwnStore, cluster: Cluster) -> list[Step]:
     """All endpoints' connections, then rights and data by the first that can be reached. Writes nothing."""
-    credentials = Credentials(*map(Path, (store.ca, store.certificate, store.key)))
-    steps: list[Step] = []
-
-    def note(stage: Stage, passed: bool, detail: str, hint: Optional[str] = None) -> None:
-        steps.append(Step(stage.value, passed, detail, hint))
-
-    reached = [await dial(endpoint, credentials, steps) for endpoint in store.endpoints]
-    if not any(reached):
-        return steps
-    try:
-        client = await connect(store.endpoints, credentials)
-        try:
-            await _read(client, cluster, note)
-        finally:
-            client.close()
-    except StoreError as error:
-        steps.append(failed(error))
-    return steps
+    return await walk(store, lambda client, steps: _read(client, cluster, steps.note))
 
 
 async def _read(client: Client, cluster: Cluster, note: Note) -> None:
@@ -70,7 +51,7 @@ async def _publisher(client: Client, cluster: str) -> Optional[str]:
     candidates = [
         each async for page in client.pages(prefix(own_store.candidates_prefix(cluster))) for each in page.entries
     ]
-    first = min(candidates, key=lambda each: each.created, default=None)
+    first = own_store.elected(candidates)
     return None if first is None else own_store.parse_candidate(first.value or b"")
 
 

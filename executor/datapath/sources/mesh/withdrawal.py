@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datapath.sources.mesh import own_store
@@ -26,7 +25,7 @@ async def withdraw(store: OwnStore, cluster: str, node: str) -> bool:
     from datapath.etcd.errors import StoreError  # noqa: PLC0415
 
     try:
-        client = await connect(store.endpoints, Credentials(*map(Path, (store.ca, store.certificate, store.key))))
+        client = await connect(store.endpoints, Credentials.of(store))
         try:
             await _end(client, own_store.leases_prefix(cluster, own_store.node_owner(node)))
             if store.publisher and not await _others(client, cluster, node):
