@@ -11,7 +11,7 @@ from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from datapath.spec import scalars
-from datapath.spec.errors import RefusedError
+from datapath.spec.errors import RefusedError, in_lower_case
 from datapath.spec.fields import Fields, Violations
 from datapath.state.model import IPNetwork, Peer, StoreEndpoint
 from datapath.state.remote import ServiceName
@@ -48,9 +48,8 @@ def cluster_name(name: str) -> None:
     if len(name) > 32:
         raise RefusedError("must not be more than 32 characters", CLUSTER_FORM)
     if not _CLUSTER.fullmatch(name):
-        lowered = name.lower()
         message = "must consist of lower case alphanumeric characters and '-', and start and end with such a character"
-        raise RefusedError(message, CLUSTER_FORM, lowered if _CLUSTER.fullmatch(lowered) else None)
+        raise RefusedError(message, CLUSTER_FORM, in_lower_case(name, _CLUSTER))
 
 
 def max_connected_clusters(number: int) -> None:
@@ -125,18 +124,11 @@ def _path(raw: Any) -> str:
 
 def _endpoints(fields: Fields, what: str, needed: bool) -> tuple[StoreEndpoint, ...]:
     violations = fields.violations
-    found: dict[StoreEndpoint, str] = {}
     before = len(violations.errors)
-    for path, raw in violations.items(fields.at("endpoints"), fields.raw("endpoints")):
-        endpoint = violations.parse(path, raw, _endpoint)
-        if endpoint is None:
-            continue
-        twin = found.setdefault(endpoint, path)
-        if twin != path:
-            violations.add(path, raw, f"{endpoint} is the same endpoint as {twin}")
+    found = fields.distinct("endpoints", _endpoint, "{value} is the same endpoint as {first}")
     if needed and not found and len(violations.errors) == before:
         violations.add(fields.at("endpoints"), fields.raw("endpoints"), f"{what} needs an endpoint", ENDPOINT_FORM)
-    return tuple(found)
+    return found
 
 
 def _endpoint(raw: Any) -> StoreEndpoint:
@@ -184,6 +176,11 @@ def peer_url(endpoint: StoreEndpoint) -> str:
     return f"https://{endpoint}"
 
 
+def id_form(options: Mapping[str, Any]) -> str:
+    """What a cluster that is in a mesh has to have."""
+    return f"cluster-id 1 to {options['max-connected-clusters']}, and a cluster-name"
+
+
 def problems(peers: Iterable[Peer], options: Mapping[str, Any]) -> list[tuple[Peer, str, str]]:
     """Peers that cannot be by the (effective) options: each with what is wrong, and what is allowed."""
     own, most = options["cluster-name"], options["max-connected-clusters"]
@@ -192,8 +189,8 @@ def problems(peers: Iterable[Peer], options: Mapping[str, Any]) -> list[tuple[Pe
         if peer.name == own:
             found.append((peer, "is this cluster itself (cluster-name)", "the name of another cluster"))
         if not options["cluster-id"]:
-            allowed = f"cluster-id 1 to {most}, and a cluster-name"
-            found.append((peer, "ClusterID 0 is reserved: a cluster that is connected to others needs an id", allowed))
+            message = "ClusterID 0 is reserved: a cluster that is connected to others needs an id"
+            found.append((peer, message, id_form(options)))
         if number > most:
             found.append((peer, f"is cluster number {number} of the mesh", f"at most {most} (max-connected-clusters)"))
     return found

@@ -163,15 +163,7 @@ def _label_value(raw: Any) -> str:
 
 
 def _addresses(fields: Fields) -> tuple[IPAddress, ...]:
-    found: dict[IPAddress, str] = {}
-    for path, raw in fields.violations.items(fields.at("addresses"), fields.raw("addresses")):
-        address = fields.violations.parse(path, raw, scalars.parse_address)
-        if address is None:
-            continue
-        twin = found.setdefault(address, path)
-        if twin != path:
-            fields.violations.add(path, raw, f"{address} is the same address as {twin}")
-    return tuple(found)
+    return fields.distinct("addresses", scalars.parse_address, "{value} is the same address as {first}")
 
 
 def _rates(fields: Fields, manifest: Manifest) -> tuple[dict[str, Any], dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
@@ -56,6 +57,12 @@ class SpecErrors(Exception):  # noqa: N818 - it carries all of them, and the nam
     def __init__(self, errors: Iterable[SpecError]) -> None:
         self.errors: tuple[SpecError, ...] = tuple(errors)
         super().__init__("\n".join(str(error) for error in self.errors))
+
+
+def in_lower_case(name: str, form: re.Pattern[str]) -> Optional[str]:
+    """The name in lower case, where that has the form that is asked for."""
+    lowered = name.lower()
+    return lowered if form.fullmatch(lowered) else None
 
 
 def nearest_name(name: object, candidates: Iterable[str]) -> Optional[str]:

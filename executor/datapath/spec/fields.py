@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Optional, TypeVar
 
 from datapath.spec.errors import RefusedError, SpecError, nearest_name
 
 T = TypeVar("T")
+H = TypeVar("H", bound=Hashable)
 
 
 class Violations:
@@ -94,6 +95,18 @@ class Fields:
             self.violations.add(self.at(name), self.raw(name), "missing", allowed)
             return None
         return self.take(name, parse)
+
+    def distinct(self, name: str, parse: Callable[[Any], H], twice: str) -> tuple[H, ...]:
+        """The parsed elements of a list; of one that was there before, `twice` tells with {value} and {first}."""
+        found: dict[H, str] = {}
+        for path, raw in self.violations.items(self.at(name), self.raw(name)):
+            value = self.violations.parse(path, raw, parse)
+            if value is None:
+                continue
+            first = found.setdefault(value, path)
+            if first != path:
+                self.violations.add(path, raw, twice.format(value=value, first=first))
+        return tuple(found)
 
     def refuse_others(self, names: Sequence[str], why: str) -> None:
         """Note every given field of `names`: it would be ignored, for the reason `why`."""

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from datapath.spec import scalars
 from datapath.spec.clustermesh import service_name
-from datapath.spec.errors import RefusedError
+from datapath.spec.errors import RefusedError, in_lower_case
 from datapath.spec.fields import Fields, Violations
 from datapath.spec.modes import mode_of
 from datapath.state.model import Affinity, Mode, Protocol, Service
@@ -61,8 +61,7 @@ def parse_port_name(raw: Any) -> str:
     """What a port is called in the mesh."""
     name = scalars.parse_text(raw)
     if len(name) > LONGEST_PORT or not _PORT.fullmatch(name):
-        lowered = name.lower()
-        raise RefusedError("not the name of a port", PORT_FORM, lowered if _PORT.fullmatch(lowered) else None)
+        raise RefusedError("not the name of a port", PORT_FORM, in_lower_case(name, _PORT))
     return name
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from datapath.spec import scalars
-from datapath.spec.clustermesh import FILES, parse_network, parse_place, peer_url
-from datapath.spec.errors import RefusedError
+from datapath.spec.clustermesh import FILES, id_form, parse_network, parse_place, peer_url
+from datapath.spec.errors import RefusedError, in_lower_case
 from datapath.spec.fields import Fields, Violations
 from datapath.state.model import MeshNode, OwnStore
 
@@ -16,6 +16,7 @@ STORE_FIELDS = ("state", "endpoints", *FILES, "publisher", "node")
 NODE_FIELDS = ("name", "addresses", "pod_cidrs")
 NODE_FORM = "the node's addresses, as {addresses: [192.0.2.11]}"
 NAME_FORM = "a host name of lower-case letters, digits, - and ."
+_TWICE = "{value} is there twice"
 _NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
 
 
@@ -31,8 +32,7 @@ def merge(
             store = None
     if store is not None and not options["cluster-id"]:
         message = "ClusterID 0 is reserved: a cluster that publishes itself needs an id"
-        allowed = f"cluster-id 1 to {options['max-connected-clusters']}, and a cluster-name"
-        violations.add(f"{section}.store", options["cluster-id"], message, allowed)
+        violations.add(f"{section}.store", options["cluster-id"], message, id_form(options))
     return store
 
 
@@ -55,8 +55,8 @@ def parse_store(violations: Violations, path: str, raw: Any) -> Optional[OwnStor
 def _node(violations: Violations, path: str, raw: Any) -> Optional[MeshNode]:
     fields = Fields(violations, path, raw, NODE_FIELDS)
     name = fields.take_or("name", _name, "")
-    addresses = _list(fields, "addresses", scalars.parse_address)
-    networks = _list(fields, "pod_cidrs", lambda raw: parse_network(scalars.parse_text(raw)))
+    addresses = fields.distinct("addresses", scalars.parse_address, _TWICE)
+    networks = fields.distinct("pod_cidrs", lambda raw: parse_network(scalars.parse_text(raw)), _TWICE)
     if not addresses and fields.sound:
         violations.add(fields.at("addresses"), fields.raw("addresses"), "a node needs an address", NODE_FORM)
     return MeshNode(name, addresses, networks) if fields.sound else None
@@ -65,18 +65,8 @@ def _node(violations: Violations, path: str, raw: Any) -> Optional[MeshNode]:
 def _name(raw: Any) -> str:
     name = scalars.parse_text(raw)
     if not _NAME.fullmatch(name):
-        raise RefusedError("not the name of a node", NAME_FORM, name.lower() if _NAME.fullmatch(name.lower()) else None)
+        raise RefusedError("not the name of a node", NAME_FORM, in_lower_case(name, _NAME))
     return name
-
-
-def _list(fields: Fields, name: str, parse: Any) -> tuple[Any, ...]:
-    violations = fields.violations
-    found: dict[Any, str] = {}
-    for path, raw in violations.items(fields.at(name), fields.raw(name)):
-        value = violations.parse(path, raw, parse)
-        if value is not None and found.setdefault(value, path) != path:
-            violations.add(path, raw, f"{value} is there twice")
-    return tuple(found)
 
 
 def dump_store(store: OwnStore) -> dict[str, Any]:
