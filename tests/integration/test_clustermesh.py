@@ -14,7 +14,6 @@ from contextlib import ExitStack
 import pytest
 
 from integration.node import BACKENDS, VIP, answers, document, service, web_server, web_servers
-from lib.etcd import Authority
 from lib.mesh import cluster
 from netns.topology import wait_for
 
@@ -23,11 +22,6 @@ LOCAL = BACKENDS[:2]
 REMOTE = ("203.0.113.21", "203.0.113.22")
 OTHERS = ("203.0.113.31",)
 STORES = {"c2": "203.0.113.52", "c3": "203.0.113.53"}
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import subprocess
 import pytest
 
 from integration.node import BACKENDS, document, service
-from lib.etcd import Authority
 from lib.mesh import KINDS, cluster
 from netns.topology import wait_for
 
@@ -18,11 +17,6 @@ STORE = "203.0.113.52"
 NAMES = ("services", "nodes", "identities", "ips")
 ALL = dict.fromkeys(NAMES, True)
 NONE = dict.fromkeys(NAMES, False)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture

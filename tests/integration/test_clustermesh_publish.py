@@ -14,7 +14,7 @@ import pytest
 from integration.node import BACKENDS, VIP, Node, document, service, web_servers
 from integration.node import node as make_node
 from integration.test_clustermesh import CHECK, in_table, remote, scraped, steps
-from lib.etcd import Authority, etcd
+from lib.etcd import etcd
 from netns.topology import NetNS, veth, wait_for
 
 SERVICES = "cilium/state/services/v1/c1/default/"
@@ -34,11 +34,6 @@ sys.exit(main(sys.argv[4:]))
 
 class HurriedNode(Node):
     confinement = (sys.executable, "-c", HURRIED)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 class World:

@@ -26,11 +26,6 @@ SERVICES = prefix("cilium/state/services/v1/c2/")
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
 def store(authority, tmp_path_factory):
     with etcd(tmp_path_factory.mktemp("etcd"), authority, "c2") as made:
         yield made

@@ -22,31 +22,14 @@ from datapath.sources.mesh.published import Cluster
 from datapath.sources.mesh.source import MeshSource
 from datapath.spec import document
 from datapath.state.model import DesiredState
-from lib.etcd import Authority, etcd
+from lib.etcd import etcd
+from lib.mesh import nodes
 from netns.topology import wait_for
 
 IDS = "cilium/state/identities/v1/id/"
 REFERENCES = "cilium/state/identities/v1/value/"
 IPS = "cilium/state/ip/v1/default/"
 C1 = Cluster("c1", 1, 255)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def shared(authority, tmp_path_factory):
-    with etcd(tmp_path_factory.mktemp("etcd"), authority, "c1") as made:
-        yield made
-
-
-@pytest.fixture
-def store(shared):
-    """A store that is empty, but for its users."""
-    shared.delete("--prefix", "cilium/")
-    return shared
 
 
 @pytest.fixture(autouse=True)
@@ -97,15 +80,6 @@ class Node:
     async def stop(self):
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def nodes(*made):
-    try:
-        yield made
-    finally:
-        for each in made:
-            await each.stop()
 
 
 async def until(condition, seconds=15.0, what="the condition"):

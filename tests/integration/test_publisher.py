@@ -26,31 +26,14 @@ from datapath.sources.mesh.publication import Publication
 from datapath.spec import document
 from datapath.state.merged import HealthKey
 from datapath.state.model import DesiredState
-from lib.etcd import Authority, etcd
+from lib.etcd import etcd
+from lib.mesh import nodes
 
 SERVICES = "cilium/state/services/v1/c1/"
 NODES = "cilium/state/nodes/v1/c1/"
 SYNCED = "cilium/synced/c1/cilium/state/"
 TTL = 3
 CHECK = {"type": "tcp"}
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def shared(authority, tmp_path_factory):
-    with etcd(tmp_path_factory.mktemp("etcd"), authority, "c1") as made:
-        yield made
-
-
-@pytest.fixture
-def store(shared):
-    """A store that is empty, but for its users."""
-    shared.delete("--prefix", "cilium/")
-    return shared
 
 
 @pytest.fixture
@@ -124,15 +107,6 @@ class Node:
 
         self.publisher.election.resign = nothing
         await self.stop()
-
-
-@contextlib.asynccontextmanager
-async def nodes(*made):
-    try:
-        yield made
-    finally:
-        for each in made:
-            await each.stop()
 
 
 async def until(condition, seconds=15.0, what="the condition"):

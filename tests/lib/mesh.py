@@ -4,7 +4,7 @@ import base64
 import datetime
 import ipaddress
 import json
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 from lib.etcd import Etcd, etcd
 
@@ -104,3 +104,13 @@ def cluster(directory, authority, name, number, **options):
         made = Cluster(store, number)
         made.publish_itself()
         yield made
+
+
+@asynccontextmanager
+async def nodes(*made):
+    """Nodes that publish in this process, and end with the block."""
+    try:
+        yield made
+    finally:
+        for each in made:
+            await each.stop()
