@@ -17,7 +17,8 @@ NODE_FIELDS = ("name", "addresses", "pod_cidrs")
 NODE_FORM = "the node's addresses, as {addresses: [192.0.2.11]}"
 NAME_FORM = "a host name of lower-case letters, digits, - and ."
 _TWICE = "{value} is there twice"
-_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
+NODE_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
+"""A DNS name, as Kubernetes has nodes."""
 
 
 def merge(
@@ -64,8 +65,8 @@ def _node(violations: Violations, path: str, raw: Any) -> Optional[MeshNode]:
 
 def _name(raw: Any) -> str:
     name = scalars.parse_text(raw)
-    if not _NAME.fullmatch(name):
-        raise RefusedError("not the name of a node", NAME_FORM, in_lower_case(name, _NAME))
+    if not NODE_NAME.fullmatch(name):
+        raise RefusedError("not the name of a node", NAME_FORM, in_lower_case(name, NODE_NAME))
     return name
 
 

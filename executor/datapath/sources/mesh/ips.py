@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
@@ -13,11 +12,13 @@ from datapath.sources.mesh.values import (
     check_address,
     check_network,
     dump_mask,
+    parse_text_address,
     read_address,
     read_document,
     read_integer,
     read_mask,
     read_text,
+    write_document,
 )
 from datapath.state.model import IPAddress, IPNetwork
 from datapath.state.remote import Prefix, RemoteIP
@@ -58,11 +59,7 @@ def parse_ip(raw: bytes, numbers: range, prefix: Prefix, own: Sequence[IPNetwork
 
 
 def _prefix(document: Mapping[str, Any]) -> Prefix:
-    raw = document.get("IP")
-    try:
-        address = ipaddress.ip_address(raw if isinstance(raw, str) else "")
-    except ValueError:
-        raise QuarantineError(f"IP: {raw!r:.80} is not an address") from None
+    address = parse_text_address(document.get("IP"), "IP")
     mask = document.get("Mask")
     bits = address.max_prefixlen
     return Prefix(address, bits if mask is None else read_mask(mask, bits, "Mask"))
@@ -86,4 +83,4 @@ def dump_ip(ip: RemoteIP) -> bytes:
         "Metadata": "",
     }
     document.update((key, text) for key, text in (("K8sNamespace", ip.namespace), ("K8sPodName", ip.name)) if text)
-    return json.dumps(document, separators=(",", ":")).encode()
+    return write_document(document)

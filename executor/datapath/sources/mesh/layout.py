@@ -6,8 +6,6 @@ reason, by `QuarantineError`. Fields that are not used here may be anything: lat
 
 from __future__ import annotations
 
-import ipaddress
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +16,12 @@ from datapath.sources.mesh.values import (
     QuarantineError,
     check_address,
     expect,
+    parse_text_address,
     read_boolean,
     read_document,
     read_integer,
     read_mapping,
+    write_document,
 )
 from datapath.spec.clustermesh import CLUSTERS, NAME, NAMESPACE
 from datapath.state.model import IPAddress, IPNetwork
@@ -88,7 +88,7 @@ def dump_config(config: ClusterConfig) -> bytes:
     }
     cached = {"cached": True} if config.cached else {}
     document = {"id": config.cluster_id, "capabilities": {**capabilities, **cached}}
-    return json.dumps(document, separators=(",", ":")).encode()
+    return write_document(document)
 
 
 def parse_service_name(rest: str) -> ServiceName:
@@ -129,7 +129,7 @@ def dump_service(service: RemoteService) -> bytes:
         "shared": service.shared,
         "clusterID": service.cluster_id,
     }
-    return json.dumps(document, separators=(",", ":")).encode()
+    return write_document(document)
 
 
 def _dump_places(places: Mapping[IPAddress, Ports]) -> dict[str, Any]:
@@ -143,10 +143,7 @@ def _places(document: Mapping[str, Any], field: str) -> Mapping[IPAddress, Ports
     """Address -> its ports."""
     found: dict[IPAddress, Ports] = {}
     for text, ports in read_mapping(document, field).items():
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            raise QuarantineError(f"{field}: {text!r:.80} is not an address") from None
+        address = parse_text_address(text, field)
         if address in found:
             raise QuarantineError(f"{field}: {address} is there twice")
         found[address] = _ports(ports, f"{field}.{address}")

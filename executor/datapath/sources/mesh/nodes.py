@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
@@ -16,19 +15,19 @@ from datapath.sources.mesh.values import (
     read_address,
     read_document,
     read_mask,
+    write_document,
 )
+from datapath.spec.store import NODE_NAME
 from datapath.state.model import IPNetwork
 from datapath.state.remote import NodeAddress, RemoteNode
 
-# A DNS name, as Kubernetes has nodes.
-_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
 _TYPE = re.compile(r"[A-Za-z]{1,32}", re.ASCII)
 _FAMILIES = (4, 6)
 
 
 def parse_node_name(rest: str) -> str:
     """The node whose key ends so. Raises QuarantineError."""
-    if not _NAME.fullmatch(rest):
+    if not NODE_NAME.fullmatch(rest):
         raise QuarantineError("the key does not end with the name of a node")
     return rest
 
@@ -110,7 +109,7 @@ def dump_node(node: RemoteNode) -> bytes:
         document[field] = ""
     document.update(ClusterID=node.cluster_id, Source="local", EncryptionKey=0, Labels={}, Annotations={})
     document.update(NodeIdentity=0, WireguardPubKey="", BootID="")
-    return json.dumps(document, separators=(",", ":")).encode()
+    return write_document(document)
 
 
 def _dump_network(network: IPNetwork) -> dict[str, str]:

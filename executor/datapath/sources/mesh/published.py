@@ -106,6 +106,7 @@ class PublishedServices:
         self._names = {each.name: name for name, group in self._groups.items() for each in group}
         names = {name for name, group in self._groups.items() if before.get(name) != group}
         changed = self._changed_health({**dict.fromkeys(self._health.keys() - health.keys(), True), **health})
+        self._health = dict(health)
         gone = before.keys() - self._groups.keys()
         for name in gone:
             self.oversized.pop(name, None)

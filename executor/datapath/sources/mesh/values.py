@@ -82,12 +82,22 @@ def read_text(document: Mapping[str, Any], field: str) -> str:
     return value
 
 
-def read_address(raw: object, what: str, own: Sequence[IPNetwork] = ()) -> IPAddress:
-    """An address that packets may go to."""
+def write_document(document: Mapping[str, Any]) -> bytes:
+    """As Go writes it: without blanks."""
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def parse_text_address(raw: object, what: str) -> IPAddress:
+    """An address, whatever may be there."""
     try:
-        address = ipaddress.ip_address(raw if isinstance(raw, str) else "")
+        return ipaddress.ip_address(raw if isinstance(raw, str) else "")
     except ValueError:
         raise QuarantineError(f"{what}: {raw!r:.80} is not an address") from None
+
+
+def read_address(raw: object, what: str, own: Sequence[IPNetwork] = ()) -> IPAddress:
+    """An address that packets may go to."""
+    address = parse_text_address(raw, what)
     check_address(address, what, own)
     return address
 

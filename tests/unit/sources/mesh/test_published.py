@@ -151,6 +151,13 @@ def test_only_what_changed_is_worked_out(monkeypatch):
     assert counted == ["default/s2", "default/new", "default/s2"]
 
 
+def test_health_of_backends_that_are_gone_is_forgotten():
+    publishing = PublishedServices(C1)
+    for number in range(1, 100):
+        publishing.update(services(web(f"10.1.0.{number}:8080")), failed(number))
+    assert len(publishing._health) == 1
+
+
 def test_a_service_that_is_too_large_is_not_published(monkeypatch):
     monkeypatch.setattr(published, "LARGEST_VALUE", 280)
     publishing = PublishedServices(C1)
