@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import pathlib
 import re
+
+from ansible_collections.ebpf.datapath.plugins.module_utils.staging import stage
 
 try:
     from cryptography import x509
@@ -80,18 +81,7 @@ class Files:
                 path.unlink()
                 continue
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _replace(path, content)
-
-
-def _replace(path, content):
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.rename(path)
+            stage(path, content).rename(path)
 
 
 class Authority:
@@ -367,7 +357,7 @@ class Pki:
         place = _place(cluster)
         texts = [self.files.read(place + name) for name in ("ca.pem", "ca.next.pem", "ca.old.pem")]
         for path in cluster.get("trusted") or ():
-            content = _given(path)
+            content = read_given(path)
             if not split(content):
                 raise PkiError("%s: there is no certificate in it" % path)
             texts.append(content)
@@ -438,7 +428,7 @@ class Pki:
             return None
         if not certificate or not key:
             raise PkiError("cluster %s: a CA that is brought has a certificate and a key" % cluster["name"])
-        return read_authority(_given(certificate), _given(key), certificate)
+        return read_authority(read_given(certificate), read_given(key), certificate)
 
     def _load(self, place, name):
         """The CA in these files; None where there is none."""
@@ -487,7 +477,8 @@ def _owner(cluster):
     return "of all clusters" if cluster["authority"] == "shared" else cluster["name"]
 
 
-def _given(path):
+def read_given(path):
+    """A file of the user's. Raises PkiError."""
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:

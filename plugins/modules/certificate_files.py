@@ -70,6 +70,8 @@ import stat
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.ebpf.datapath.plugins.module_utils import staging
+
 
 class _File:
     """A file as it is, and as it has to be."""
@@ -79,7 +81,7 @@ class _File:
         self.owner = wanted["owner"]
         self.mode = int(wanted["mode"], 8)
         self.content = content.encode()
-        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.partial = staging.beside(self.path)
 
     def line(self, content, owner, mode):
         """What may be shown of it."""
@@ -108,14 +110,12 @@ class _File:
         """Write it beside its place."""
         user = pwd.getpwnam(self.owner)
         self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self.partial.unlink(missing_ok=True)
-        descriptor = os.open(self.partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(self.content)
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.fchown(stream.fileno(), user.pw_uid, user.pw_gid)
-            os.fchmod(stream.fileno(), self.mode)
+
+        def adopt(descriptor):
+            os.fchown(descriptor, user.pw_uid, user.pw_gid)
+            os.fchmod(descriptor, self.mode)
+
+        staging.stage(self.path, self.content, adopt)
 
 
 def _install(files):

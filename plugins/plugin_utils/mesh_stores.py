@@ -30,9 +30,9 @@ def of_files(peer, now=None):
         if not path:
             continue
         try:
-            contents[field] = pathlib.Path(path).read_bytes()
-        except OSError as error:
-            problems.append("%s: %s: %s" % (field, path, (error.strerror or str(error)).lower()))
+            contents[field] = pki.read_given(path)
+        except pki.PkiError as error:
+            problems.append("%s: %s" % (field, error))
     for field in ("ca", "certificate"):
         if field in contents:
             problems += ["%s: %s: %s" % (field, peer[field], each) for each in _judge(contents[field], now)]

@@ -56,5 +56,14 @@ def test_where_one_cannot_be_written_all_stay(install, tmp_path):
     assert not (tmp_path / "b.pem").exists()
 
 
+def test_nothing_of_a_key_is_left_where_it_cannot_have_its_owner(install, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    assert "are as they were" in install()["msg"]
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 def test_each_file_has_a_content(install):
     assert install(contents=[KEY])["msg"] == "2 files have 1 contents"
