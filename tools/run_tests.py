@@ -4,9 +4,10 @@
 They run one after the other in two rows, beside each other: one that emulates machines, which takes a CPU for many
 minutes, and then has what waits as much as it works; and all others, which rarely take more than one CPU. Every stage
 runs even where an earlier one failed. Its output is shown as it comes, of the first row when a stage ends, and kept in
-build/logs/STAGE.log. At the end there are the tests that failed, a table of the stages, with the time that they took
-and that of the CPUs (but of nodes that a stage booted), and the sum of what they counted in the last line (also in
-build/logs/summary). A stage that counts nothing itself (a linter) counts as one.
+build/logs/STAGE.log. At the end there are a table of the stages, with the time that they took and that of the CPUs (but
+of nodes that a stage booted), the tests that failed, and the sum of what all counted in the last line (these two also
+in build/logs/summary: whoever sees only the end of a log sees which failed). A stage that counts nothing itself (a
+linter) counts as one.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def counts(log: str) -> tuple[int, int]:
 
 
 def failures(log: str) -> Iterator[str]:
-    """The lines that name what failed."""
-    return (line for line in _COLOURS.sub("", log).splitlines() if _FAILED.match(line))
+    """The lines that name what failed, cut where a message makes one long."""
+    return (line[:300] for line in _COLOURS.sub("", log).splitlines() if _FAILED.match(line))
 
 
 def run(stage: str, beside: bool = False) -> Outcome:
@@ -136,23 +137,30 @@ def run_all(stages: Sequence[str]) -> Iterator[Outcome]:
             yield future.result()
 
 
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """What failed, a line each, and the sum of what all counted."""
+    named = [
+        f"{row.stage}: {line}"
+        for row in outcomes
+        if row.failed
+        for line in failures((LOGS / f"{row.stage}.log").read_text())
+    ]
+    passed, failed = sum(row.passed for row in outcomes), sum(row.failed for row in outcomes)
+    return "\n".join([*named, f"{passed} passed, {failed} failed"])
+
+
 def main() -> int:
     """Entry point; exit code 1 when a stage failed."""
     LOGS.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(EVIDENCE, ignore_errors=True)
     outcomes = list(run_all(sys.argv[1:] or (*STAGES, *BESIDE)))
-    for row in outcomes:
-        for line in () if row.ok else failures((LOGS / f"{row.stage}.log").read_text()):
-            print(f"{row.stage}: {line}")
     print(f"\n{'stage':<18}{'seconds':>8}{'CPU':>8}{'passed':>8}{'failed':>8}")
     for row in outcomes:
         numbers = f"{row.seconds:>8.0f}{row.cpu:>8.0f}{row.passed:>8}{row.failed:>8}"
         print(f"{row.stage:<18}{numbers}  {'' if row.ok else 'FAILED'}".rstrip())
-    failed = sum(row.failed for row in outcomes)
-    summary = f"{sum(row.passed for row in outcomes)} passed, {failed} failed"
-    (LOGS / "summary").write_text(summary + "\n")
-    print(f"logs: {LOGS}, evidence of failures: {EVIDENCE}\n{summary}", flush=True)
-    return int(not all(row.ok for row in outcomes) or failed > 0)
+    (LOGS / "summary").write_text(summary(outcomes) + "\n")
+    print(f"logs: {LOGS}, evidence of failures: {EVIDENCE}\n{summary(outcomes)}", flush=True)
+    return int(any(row.failed for row in outcomes))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,17 @@ def test_what_failed_is_named():
     assert tuple(failures(log)) == named
 
 
+def test_the_end_of_the_output_names_what_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_tests, "LOGS", tmp_path)
+    (tmp_path / "test-unit.log").write_text(f"FAILED tests/unit/test_x.py::test_y - {'x' * 1000}\n2 failed")
+    good = run_tests.Outcome("lint", 1, 1, ok=True, passed=1, failed=0)
+    bad = run_tests.Outcome("test-unit", 1, 1, ok=False, passed=3, failed=1)
+    *named, count = run_tests.summary((good, bad)).splitlines()
+    assert count == "4 passed, 1 failed"
+    assert [each[:53] for each in named] == ["test-unit: FAILED tests/unit/test_x.py::test_y - xxxx"]
+    assert len(named[0]) < 320
+
+
 STAGE = """
 stages = bpf second third
 .PHONY: $(stages) test-tracing
