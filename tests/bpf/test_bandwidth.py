@@ -669,7 +669,7 @@ PACKETS = st.lists(
     max_size=40,
 )
 """(pause, length on the wire, own time after now, new rate)"""
-AS_ONE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+AS_ONE = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @AS_ONE

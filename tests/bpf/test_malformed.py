@@ -125,7 +125,7 @@ def test_only_ethernet(rig):
         assert rig.run(frame).outcome == "truncated_dropped"
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1500, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def mutate(rig, kinds, data):
     name = data.draw(st.sampled_from(sorted(kinds)))
@@ -158,7 +158,7 @@ def frames_for_dsr():
     return found
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def mutate_for_dsr(rig, kinds, data):
     frame = kinds[data.draw(st.sampled_from(sorted(kinds)))]

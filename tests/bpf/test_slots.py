@@ -41,7 +41,7 @@ def addresses(version):
 def test_slot_is_the_oracles(rig, version, protocol, seeds):
     rig.configure(hash_seed4=seeds[0], hash_seed6=seeds[1])
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
     @given(source=addresses(version), sport=st.integers(0, 65535))
     def check(source, sport):
         rig.forget_flows()

@@ -530,7 +530,7 @@ def test_a_program_that_cannot_be_used_stays_as_it_is(running):
 # --- one service --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.integers(1, 5)), st.sets(st.integers(1, 5)), st.sampled_from(["open", "closed"]))
 def test_one_service_compiles_to_what_all_of_them_do(before, after, all_failed):
     check = {"type": "tcp", "all_failed": all_failed}
@@ -548,7 +548,7 @@ def test_one_service_compiles_to_what_all_of_them_do(before, after, all_failed):
     assert compile_service(old, changed).state == new.state
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.integers(1, 6)), st.sets(st.integers(1, 6)), st.sets(st.integers(1, 6)))
 def test_one_service_with_other_backends_compiles_to_what_all_of_them_do(first, second, third):
     """Step by step: ids that became free must not stand in the way."""

@@ -118,7 +118,7 @@ MEMBERS = st.lists(
 ).map(lambda pairs: [member(number, weight) for number, weight in pairs])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(MEMBERS, st.sampled_from([251, 509]), st.integers(0, 2**32 - 1))
 def test_tables_are_the_oracles(members, size, seed):
     assert list(table(members, size, seed)) == oracle(members, size, seed)
@@ -149,7 +149,7 @@ def test_every_slot_is_somebodys(members):
     assert set(table(members, 251, SEED)) <= {each.id for each in members}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 1000), min_size=2, max_size=20))
 def test_shares_follow_the_weights(weights):
     if sum(weights) // len(weights) <= 1:

@@ -194,7 +194,7 @@ def worlds(draw):
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(worlds(), min_size=2, max_size=3))
 def test_a_plan_reaches_what_is_wanted_and_serves_every_packet_on_the_way(steps):
     kernel = Kernel(NOTHING)
@@ -212,7 +212,7 @@ def test_a_plan_reaches_what_is_wanted_and_serves_every_packet_on_the_way(steps)
         assert plan(want, loaded(reached)).operations == ()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(worlds())
 def test_the_work_grows_with_the_difference(world):
     services, options = world

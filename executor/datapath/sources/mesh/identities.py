@@ -66,7 +66,7 @@ def split_labels(text: str) -> Iterator[Label]:
 
 def join_labels(labels: Iterable[Label]) -> str:
     """Labels in the order that makes one set of them one text, as Cilium has it: by key."""
-    return "".join(f"{each};" for each in sorted(labels, key=lambda each: (each.key, each.source)))
+    return "".join(f"{each};" for each in sorted(labels, key=lambda each: (each.key, each.source, each.value)))
 
 
 def dump_identity(identity: RemoteIdentity) -> bytes:

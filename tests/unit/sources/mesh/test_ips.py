@@ -10,7 +10,7 @@ from datapath.sources.mesh.identities import numbers_of
 from datapath.sources.mesh.ips import dump_ip, parse_ip, parse_prefix
 from datapath.sources.mesh.values import QuarantineError
 from datapath.state.remote import Prefix, RemoteIP
-from unit.sources.mesh.generated import RELAXED, networks, unicast, values
+from unit.sources.mesh.generated import networks, unicast, values
 
 IP, NET = ipaddress.ip_address, ipaddress.ip_network
 HOST = Prefix(IP("10.0.1.5"), 32)
@@ -124,21 +124,18 @@ numbers = st.one_of(st.integers(0, 255), st.integers(65536, 131071))
 ips = st.builds(RemoteIP, prefixes, numbers, st.none() | unicast, text, text)
 
 
-@RELAXED
 @given(ips)
 def test_what_is_written_is_read(ip):
     assert parse_prefix(str(ip.prefix)) == ip.prefix
     assert read(dump_ip(ip), ip.prefix) == ip
 
 
-@RELAXED
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_quarantined(raw):
     with suppress(QuarantineError):
         read(raw)
 
 
-@RELAXED
 @given(ips, st.sampled_from(sorted(json.loads(PUBLISHED))), values)
 def test_any_field_may_be_anything(ip, field, value):
     raw = json.dumps({**json.loads(dump_ip(ip)), field: value}).encode()

@@ -10,7 +10,7 @@ from datapath.sources.mesh import layout
 from datapath.sources.mesh.layout import parse_config, parse_service, parse_service_name
 from datapath.sources.mesh.values import LARGEST_VALUE, QuarantineError
 from datapath.state.remote import Port, RemoteService, ServiceName
-from unit.sources.mesh.generated import RELAXED, unicast, values
+from unit.sources.mesh.generated import unicast, values
 
 WEB = ServiceName("default", "web")
 # As Cilium writes it (reference, 4.2).
@@ -169,21 +169,18 @@ places = st.dictionaries(unicast, ports, max_size=3)
 services = st.builds(RemoteService, st.just("c1"), st.just(1), st.just(WEB), places, places, st.booleans())
 
 
-@RELAXED
 @given(services)
 def test_what_is_written_is_read(service):
     assert read(layout.dump_service(service)) == service
 
 
 @pytest.mark.parametrize("parse", [read, parse_config])
-@RELAXED
 @given(raw=st.binary(max_size=200))
 def test_any_bytes_are_read_or_quarantined(parse, raw):
     with suppress(QuarantineError):
         parse(raw)
 
 
-@RELAXED
 @given(services, st.sampled_from(sorted(json.loads(PUBLISHED))), values)
 def test_any_field_may_be_anything(service, field, value):
     raw = json.dumps({**json.loads(layout.dump_service(service)), field: value}).encode()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from datapath.sources.mesh.nodes import dump_node, parse_node, parse_node_name
 from datapath.sources.mesh.values import QuarantineError
 from datapath.state.remote import NodeAddress, RemoteNode
-from unit.sources.mesh.generated import RELAXED, networks, unicast, values
+from unit.sources.mesh.generated import networks, unicast, values
 
 IP, NET = ipaddress.ip_address, ipaddress.ip_network
 # As Cilium writes it (reference, 4.2).
@@ -113,26 +113,22 @@ pod_cidrs = st.lists(networks, max_size=4, unique=True).map(lambda each: sorted(
 nodes = st.builds(RemoteNode, st.just("c1"), st.just(1), st.just("node1"), addresses.map(tuple), pod_cidrs.map(tuple))
 
 
-@RELAXED
 @given(nodes)
 def test_what_is_written_is_read(node):
     assert read(dump_node(node)) == node
 
 
-@RELAXED
 @given(nodes)
 def test_what_is_written_has_every_field_that_cilium_writes(node):
     assert json.loads(PUBLISHED).keys() <= json.loads(dump_node(node)).keys()
 
 
-@RELAXED
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_quarantined(raw):
     with suppress(QuarantineError):
         read(raw)
 
 
-@RELAXED
 @given(nodes, st.sampled_from(sorted(json.loads(PUBLISHED))), values)
 def test_any_field_may_be_anything(node, field, value):
     own = NET("10.128.0.0/9")

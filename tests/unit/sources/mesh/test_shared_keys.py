@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from datapath.etcd.operations import Change, Put
 from datapath.sources.mesh.keyspace import Keyspace
-from unit.sources.mesh.generated import RELAXED
 
 KEYS = (b"shared/a", b"shared/b", b"shared/c")
 MOST_WRITES = 60
@@ -77,7 +76,6 @@ steps = st.lists(
 )
 
 
-@RELAXED
 @given(steps)
 def test_owners_come_to_rest(steps):
     store = Store()
