@@ -26,18 +26,28 @@ T = TypeVar("T")
 
 
 class Worker:
-    """The one thread that talks to the kernel: what blocks there never blocks the event loop, and comes in order."""
+    """The threads that talk to the kernel, one that changes and one that looks.
+
+    What blocks there never blocks the event loop, and comes in order. A caller that is cancelled leaves it running to
+    its end.
+    """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
+        self._changes = ThreadPoolExecutor(max_workers=1, thread_name_prefix="changes")
+        self._looks = ThreadPoolExecutor(max_workers=1, thread_name_prefix="looks")
 
-    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run `function` there; a caller that is cancelled leaves it running to its end."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+    async def change(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run what may change something."""
+        return await asyncio.get_running_loop().run_in_executor(self._changes, function, *arguments)
+
+    async def look(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run what only reads."""
+        return await asyncio.get_running_loop().run_in_executor(self._looks, function, *arguments)
 
     def close(self) -> None:
         """Wait for what is running, drop what is queued."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._looks, self._changes):
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def application(worker: Worker, agent: Agent, metrics: Metrics, written: Callable[[], Awaitable[None]]) -> Starlette:
@@ -50,7 +60,8 @@ def application(worker: Worker, agent: Agent, metrics: Metrics, written: Callabl
     async def answer(request: Request) -> Response:
         body = await request.body()
         parameters = dict(request.query_params)
-        status, document = await worker.call(run, request.method, request.url.path, parameters, body)
+        turn = worker.look if handlers.only_looks(request.method, parameters) else worker.change
+        status, document = await turn(run, request.method, request.url.path, parameters, body)
         if request.method == "POST" and status == 200:
             await written()
         return Response(document, status, media_type="application/json")
@@ -66,7 +77,7 @@ def metrics_application(worker: Worker, metrics: Metrics) -> Starlette:
 
 def _metrics_route(worker: Worker, metrics: Metrics) -> Route:
     async def answer(_: Request) -> Response:
-        text = await worker.call(metrics.render)
+        text = await worker.look(metrics.render)
         return PlainTextResponse(text, media_type=metrics.content_type)
 
     return Route("/metrics", answer, methods=["GET"])

@@ -24,11 +24,10 @@ from datapath.state.model import DesiredState
 
 def rates(agent: Agent) -> dict[str, Any]:
     """Each endpoint in each direction, as the kernel has it, with counters that grow; asked twice they make a rate."""
-    with agent.lock:
-        entries = agent.kernel.bandwidth_entries()
-        counted = agent.kernel.traffic()
-        when = time.monotonic()
-        devices = agent.kernel.facts(None, (), probe_native=False).devices
+    entries = agent.kernel.bandwidth_entries()
+    counted = agent.kernel.traffic()
+    when = time.monotonic()
+    devices = agent.kernel.facts(None, (), probe_native=False).devices
     found = resolve((agent.desired or DesiredState()).endpoints, devices)
     names = {number: name for name, number in numbers(found, entries).items()}
     rows = [_row(names, key, value, counted) for key, value in sorted(entries.get(BANDWIDTH_RATES, {}).items())]

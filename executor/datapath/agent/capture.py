@@ -30,7 +30,7 @@ def start(agent: Agent, parameters: Mapping[str, str]) -> dict[str, Any]:
     links = devices.links()
     names = {name: link.index for name, link in links.items()}
     seconds, wanted = parse(parameters, names)
-    with agent.lock:
+    with agent.turns.changing():
         if not agent.kernel.loaded():
             message = "no load balancer is loaded on this node"
             raise views.NotFoundError(SpecError("node", "load balancer", None, message, "`datapath apply` loads it"))
@@ -52,8 +52,7 @@ def start(agent: Agent, parameters: Mapping[str, str]) -> dict[str, Any]:
 
 def stop(agent: Agent) -> dict[str, Any]:
     """End; `was_running` is false where the time was up, or an apply ended it. Raises KernelError."""
-    with agent.lock:
-        return {"was_running": agent.end_capture()}
+    return {"was_running": agent.end_capture()}
 
 
 def parse(parameters: Mapping[str, str], names: Mapping[str, int]) -> tuple[int, Capture]:

@@ -23,9 +23,8 @@ SHOWN = 100
 
 def clusters(agent: Agent) -> dict[str, Any]:
     """This cluster, and what is known of every other one."""
-    with agent.lock:
-        options = effective((agent.desired or DesiredState()).options)
-        remarks = agent.merged().remarks
+    options = effective((agent.desired or DesiredState()).options)
+    remarks = agent.merged().remarks
     rows, store = others(agent), own_store(agent)
     return {
         "name": options["cluster-name"],
@@ -41,9 +40,8 @@ def clusters(agent: Agent) -> dict[str, Any]:
 
 def others(agent: Agent) -> list[dict[str, Any]]:
     """What is known of every other cluster."""
-    with agent.lock:
-        peers = (agent.desired or DesiredState()).peers
-        known = {name: len(services) for name, services in agent.remote.items()}
+    peers = (agent.desired or DesiredState()).peers
+    known = {name: len(services) for name, services in agent.remote.items()}
     statuses = agent.mesh_statuses()
     rows = []
     for peer in peers:

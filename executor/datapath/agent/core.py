@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from datapath.agent.originals import Originals
 from datapath.agent.paths import Paths
 from datapath.agent.pipeline import Prepared, Ways, prepare, prepare_services
 from datapath.agent.report import Report, desired_changes
+from datapath.agent.turns import DisturbedError, Turns
 from datapath.compile import Compiled, CompileErrors, bandwidth, endpoints, peers
 from datapath.kernel import Kernel, KernelError
 from datapath.kernel.link_events import device_indexes
@@ -65,7 +65,7 @@ class Trouble:
 
 
 class Agent:
-    """Holds the desired state of this node; every method may block, and one runs at a time.
+    """Holds the desired state of this node; every method may block.
 
     The kernel is read for every plan, never remembered. Attributes are for reading by whoever answers questions.
     """
@@ -115,7 +115,7 @@ class Agent:
         self.mesh_memory = MeshMemory(paths.clustermesh)
         self.remote = self.mesh_memory.load()
         """Services of other clusters, as last published."""
-        self.lock = threading.RLock()
+        self.turns = Turns()
         self._load()
 
     def apply(self, document: object, check: bool = False) -> Report:
@@ -124,23 +124,14 @@ class Agent:
         After an error the node is as it was: nothing is stored, and what the kernel already took is taken back.
         Raises SpecErrors, CompileErrors, KernelError, OSError.
         """
-        with self.lock:
-            before = self.desired or DesiredState()
-            after = documents.merge(before, document)
-            if not _states_everything(document):
-                self._refuse_while_lost()
-            if not check:
-                self.end_capture()
-            prepared = self._prepare_document(document, after, attach=not check)
-            changes = desired_changes(documents.dump(before), documents.dump(after))
-            # Before the kernel changes: disruption is about the flows that there are now.
-            report = self._report(prepared, changes, check=check)
-            if check:
-                return report
+        if check:
+            return self.turns.look(lambda: self._intend(document, check=True)[1])
+        with self.turns.changing():
+            prepared, report = self._intend(document, check=False)
             writes = self.kernel.map_writes
             try:
                 self._execute(prepared)
-                self._store(after)
+                self._store(prepared.desired)
             except (KernelError, OSError) as error:
                 self._note_trouble("apply", error)
                 self._go_back()
@@ -148,13 +139,26 @@ class Agent:
             self._accept(prepared)
             return replace(report, map_writes=self.kernel.map_writes - writes)
 
+    def _intend(self, document: object, *, check: bool) -> tuple[Prepared, Report]:
+        """What `document` asks for, and what that would change."""
+        before = self.desired or DesiredState()
+        after = documents.merge(before, document)
+        if not _states_everything(document):
+            self._refuse_while_lost()
+        if not check:
+            self.end_capture()
+        prepared = self._prepare_document(document, after, attach=not check)
+        changes = desired_changes(documents.dump(before), documents.dump(after))
+        # Before the kernel changes: disruption is about the flows that there are now.
+        return prepared, self._report(prepared, changes, check=check)
+
     def converge(self) -> int:
         """Make the kernel hold what is desired; returns how many operations that took.
 
         Does nothing while nothing is desired or while what is desired is lost. Raises CompileErrors, KernelError;
         those about a user's program after everything else is done.
         """
-        with self.lock:
+        with self.turns.changing():
             if self.desired is None:
                 return 0
             self.end_capture()
@@ -170,21 +174,31 @@ class Agent:
 
     def plan(self) -> Report:
         """What `converge` would do now."""
-        with self.lock:
-            self._refuse_while_lost()
-            return self._report(self._prepare_current(), (), check=True)
+        return self.turns.look(self._foresee)
+
+    def _foresee(self) -> Report:
+        self._refuse_while_lost()
+        return self._report(self._prepare_current(), (), check=True)
 
     def verify(self) -> Prepared:
         """Compare the kernel with what is desired; the plan's operations are the drift."""
-        with self.lock:
-            prepared = self._prepare_current()
-            self.drift_count = drift_count(prepared)
-            self.converged = self.drift_count == 0
-            return prepared
+        return self.turns.look(self._prepare_current, self._note_drift)
+
+    def compare(self) -> bool:
+        """As `verify`, but changes never wait for it: False, and nothing known, where one came into it."""
+        try:
+            self.turns.look_once(self._prepare_current, self._note_drift)
+        except DisturbedError:
+            return False
+        return True
+
+    def _note_drift(self, prepared: Prepared) -> None:
+        self.drift_count = drift_count(prepared)
+        self.converged = self.drift_count == 0
 
     def health_changed(self, changes: Mapping[HealthKey, bool]) -> None:
         """Take results of health checks into the tables of the services concerned. Raises KernelError."""
-        with self.lock:
+        with self.turns.changing():
             # The checker may be one apply (or a reset) behind.
             changes = {key: healthy for key, healthy in changes.items() if key in self._checked}
             if self.desired is None or not changes:
@@ -197,7 +211,7 @@ class Agent:
 
     def mesh_changed(self, changes: Changes) -> None:
         """Take what other clusters publish now into the services concerned. Raises KernelError."""
-        with self.lock:
+        with self.turns.changing():
             peers = {peer.name for peer in (self.desired or DesiredState()).peers}
             # The source may be one apply (or a reset) behind.
             changes = {cluster: services for cluster, services in changes.items() if cluster in peers}
@@ -258,7 +272,7 @@ class Agent:
 
     def refresh(self) -> bool:
         """Have neighbours resolved again where the kernel does not do it; True when next hops are others now."""
-        with self.lock:
+        with self.turns.changing():
             if self.desired is None:
                 return False
             self.kernel.refresh_neighbours()
@@ -270,14 +284,12 @@ class Agent:
 
     def devices_changed(self) -> bool:
         """Whether devices of endpoints that programs are for are others than at the last apply."""
-        with self.lock:
-            if self.desired is None:
-                return False
-            return self._claimed != _claimed(self.desired, device_indexes())
+        desired = self.desired
+        return desired is not None and self._claimed != _claimed(desired, device_indexes())
 
     def reset(self) -> list[str]:
         """Remove everything of ours from the node; returns what was removed, one line each."""
-        with self.lock:
+        with self.turns.changing():
             self.end_capture()
             have = self.kernel.read()
             removed = removable(have)
@@ -307,11 +319,12 @@ class Agent:
 
         What is written next compares programs, and must not take that for drift.
         """
-        if self.capture_until is None:
-            return False
-        self.capture_until = None
-        self.kernel.end_capture()
-        return True
+        with self.turns.changing():
+            if self.capture_until is None:
+                return False
+            self.capture_until = None
+            self.kernel.end_capture()
+            return True
 
     def _load(self) -> None:
         try:

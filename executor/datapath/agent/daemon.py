@@ -44,6 +44,8 @@ SETTLE = 0.1
 COMPARE_EVERY = 60.0
 COMPARE_SHARE = 0.0025
 """The kernel is compared with the desired state every minute, or as seldom as it takes to cost this share of a CPU."""
+COMPARISONS_LOST = 5
+"""Comparisons in a row that changes may come into; then they have to wait for one."""
 
 
 def run(paths: Paths, debug: bool = False) -> int:
@@ -89,7 +91,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._retry.set)
-        self._agent = await self._worker.call(self._make_agent)
+        self._agent = await self._worker.change(self._make_agent)
         self._checker = HealthChecker()
         self._agent.health_results = self._checker.results
         self._mesh = MeshSource()
@@ -142,7 +144,7 @@ class Daemon:
 
     async def _converge(self) -> bool:
         try:
-            operations = await self._worker.call(self._agent.converge)
+            operations = await self._worker.change(self._agent.converge)
         except Exception:
             log.exception("not converged; forwarding goes on with what the kernel has")
             notify.notify("STATUS=not converged, trying again; see `datapath status`")
@@ -165,7 +167,7 @@ class Daemon:
 
     async def _deliver(self, changes: Mapping[HealthKey, bool]) -> None:
         try:
-            await self._worker.call(self._agent.health_changed, changes)
+            await self._worker.change(self._agent.health_changed, changes)
         except Exception:
             log.exception("health could not be taken into the tables")
             self._retry.set()
@@ -174,7 +176,7 @@ class Daemon:
 
     async def _deliver_mesh(self, changes: Changes) -> None:
         try:
-            await self._worker.call(self._agent.mesh_changed, changes)
+            await self._worker.change(self._agent.mesh_changed, changes)
         except Exception:
             log.exception("other clusters' services could not be taken into the tables")
             self._retry.set()
@@ -187,7 +189,7 @@ class Daemon:
                 self._period_changed.clear()
                 continue
             try:
-                moved = await self._worker.call(self._agent.refresh)
+                moved = await self._worker.change(self._agent.refresh)
             except Exception:
                 log.exception("neighbours could not be refreshed")
                 continue
@@ -231,7 +233,7 @@ class Daemon:
 
     async def _look_at_devices(self) -> None:
         try:
-            changed = await self._worker.call(self._agent.devices_changed)
+            changed = await self._worker.look(self._agent.devices_changed)
         except Exception:
             log.exception("devices of endpoints could not be looked at")
             return
@@ -247,16 +249,24 @@ class Daemon:
 
     async def _compare_loop(self) -> None:
         """Notice drift; it is reported, not healed: whoever changed the kernel may be at work."""
+        lost = 0
         while True:
             await asyncio.sleep(max(COMPARE_EVERY, self._agent.plan_seconds / COMPARE_SHARE))
             before = self._agent.drift_count
             try:
-                await self._worker.call(self._agent.verify)
+                lost = 0 if await self._worker.look(self._compare, lost) else lost + 1
             except Exception:
                 log.exception("the kernel could not be compared with the desired state")
                 continue
             if self._agent.drift_count and self._agent.drift_count != before:
                 log.warning("%d differences to the desired state; see `datapath verify`", self._agent.drift_count)
+
+    def _compare(self, lost: int) -> bool:
+        """Whether a comparison succeeded."""
+        if lost < COMPARISONS_LOST:
+            return self._agent.compare()
+        self._agent.verify()
+        return True
 
     async def _capture_loop(self) -> None:
         """End a capture whose time is up: whoever began it may be gone."""
@@ -265,7 +275,7 @@ class Daemon:
             until = self._agent.capture_until
             if until is not None and time.monotonic() > until:
                 try:
-                    await self._worker.call(self._agent.end_capture)
+                    await self._worker.change(self._agent.end_capture)
                 except Exception:
                     log.exception("the capturing program could not be replaced")
                     self._retry.set()

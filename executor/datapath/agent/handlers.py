@@ -75,6 +75,16 @@ def _flag(parameters: Parameters, name: str) -> bool:
     return parameters.get(name, "0") not in ("", "0", "false")
 
 
+def _glancing(view: Handler) -> Handler:
+    """`view`, which only reads, and whose parts may be of several moments."""
+    return lambda agent, parameters, body: agent.turns.glance(lambda: view(agent, parameters, body))
+
+
+def only_looks(method: str, parameters: Parameters) -> bool:
+    """Whether a request changes nothing: changes need not wait for it."""
+    return method == "GET" or _flag(parameters, "check")
+
+
 HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("POST", "/v1/apply"): _apply,
     ("POST", "/v1/reset"): _reset,
@@ -83,14 +93,14 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     ("GET", "/v1/plan"): _plan,
     ("GET", "/v1/verify"): lambda agent, _, __: views.verify(agent),
     ("GET", "/v1/status"): lambda agent, parameters, _: views.status(agent, _flag(parameters, "verbose")),
-    ("GET", "/v1/info"): lambda agent, _, __: views.info(agent),
-    ("GET", "/v1/services"): lambda agent, parameters, _: views.services(agent, parameters.get("name")),
-    ("GET", "/v1/endpoints"): lambda agent, parameters, _: views.endpoints(agent, parameters.get("name")),
-    ("GET", "/v1/clustermesh"): lambda agent, _, __: clustermesh.clusters(agent),
-    ("GET", "/v1/bandwidth"): lambda agent, _, __: bandwidth.rates(agent),
-    ("GET", "/v1/maglev"): lambda agent, parameters, _: views.maglev(
-        agent, parameters.get("frontend", ""), _flag(parameters, "slots")
+    ("GET", "/v1/info"): _glancing(lambda agent, _, __: views.info(agent)),
+    ("GET", "/v1/services"): _glancing(lambda agent, parameters, _: views.services(agent, parameters.get("name"))),
+    ("GET", "/v1/endpoints"): _glancing(lambda agent, parameters, _: views.endpoints(agent, parameters.get("name"))),
+    ("GET", "/v1/clustermesh"): _glancing(lambda agent, _, __: clustermesh.clusters(agent)),
+    ("GET", "/v1/bandwidth"): _glancing(lambda agent, _, __: bandwidth.rates(agent)),
+    ("GET", "/v1/maglev"): _glancing(
+        lambda agent, parameters, _: views.maglev(agent, parameters.get("frontend", ""), _flag(parameters, "slots"))
     ),
-    ("GET", "/v1/flows"): lambda agent, parameters, _: views.flows(agent, parameters),
-    ("GET", "/v1/trace"): lambda agent, parameters, _: trace(agent, parameters),
+    ("GET", "/v1/flows"): _glancing(lambda agent, parameters, _: views.flows(agent, parameters)),
+    ("GET", "/v1/trace"): lambda agent, parameters, _: agent.turns.look(lambda: trace(agent, parameters)),
 }

@@ -14,6 +14,8 @@ from datapath.agent import clustermesh, views
 from datapath.agent.core import Agent
 from datapath.agent.own_store import own_store
 from datapath.sources.mesh.kinds import KINDS
+from datapath.state.kernel_state import KernelState
+from datapath.state.model import DesiredState
 
 _OF_CLUSTERS = {
     "connected": "1 while there is a connection to the cluster's store.",
@@ -67,13 +69,16 @@ class _Datapath(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        with self._agent.lock:
-            yield from self._own()
-            yield from self._outcomes()
-            yield from self._services()
-            yield from self._clusters()
-            yield from self._store()
-            yield from self._kernel()
+        return iter(self._agent.turns.glance(lambda: list(self._families())))
+
+    def _families(self) -> Iterator[Metric]:
+        have = self._agent.kernel.read(tables=False)
+        yield from self._own()
+        yield from self._outcomes()
+        yield from self._services(have)
+        yield from self._clusters()
+        yield from self._store()
+        yield from self._kernel(have)
 
     def _own(self) -> Iterator[Metric]:
         agent, done = self._agent, self._agent.last_done
@@ -108,7 +113,7 @@ class _Datapath(Collector):
         what = "by outcome, of the bandwidth manager."
         yield from _by_outcome("datapath_bandwidth", what, views.bandwidth_outcomes(self._agent))
 
-    def _services(self) -> Iterator[Metric]:
+    def _services(self, have: KernelState) -> Iterator[Metric]:
         labels = ["service", "protocol"]
         service_packets = CounterMetricFamily(
             "datapath_service_packets", "Packets to a service's backends.", labels=labels
@@ -123,7 +128,8 @@ class _Datapath(Collector):
         in_table = GaugeMetricFamily(
             "datapath_backend_in_table", "1 when new flows may go to the backend.", labels=labels
         )
-        for service in views.services(self._agent, None)["services"]:
+        desired = self._agent.desired or DesiredState()
+        for service in views.service_rows(self._agent, have, desired.services):
             for protocol, numbers in service["traffic"].items():
                 service_packets.add_metric([service["name"], protocol], numbers["packets"])
                 service_bytes.add_metric([service["name"], protocol], numbers["bytes"])
@@ -168,18 +174,17 @@ class _Datapath(Collector):
             alarms.add_metric([alarm], alarm in store["alarms"])
         yield alarms
 
-    def _kernel(self) -> Iterator[Metric]:
-        state = views.kernel(self._agent)
+    def _kernel(self, have: KernelState) -> Iterator[Metric]:
         sizes = GaugeMetricFamily("datapath_map_size", "Entries that a map can hold.", labels=["map"])
         entries = GaugeMetricFamily("datapath_map_entries", "Entries that a map holds.", labels=["map"])
-        for row in state["maps"]:
+        for row in views.maps(have):
             sizes.add_metric([row["name"]], row["size"])
             if row["entries"] is not None:
                 entries.add_metric([row["name"]], row["entries"])
         attached = GaugeMetricFamily(
             "datapath_device_attached", "1 when our program sees the device's packets.", labels=["device", "mode"]
         )
-        for name, device in state["devices"].items():
+        for name, device in views.devices(have, {}).items():
             attached.add_metric([name, device["mode"] or ""], bool(device["mode"]) and not device["problem"])
         yield from (sizes, entries, attached)
 

@@ -28,8 +28,7 @@ _ALARMS = {
 
 def own_store(agent: Agent) -> Optional[dict[str, Any]]:
     """What is known of the store where this node publishes; None where it publishes nothing."""
-    with agent.lock:
-        desired = agent.desired or DesiredState()
+    desired = agent.desired or DesiredState()
     store = desired.store
     if store is None:
         return None

@@ -41,17 +41,16 @@ def trace(agent: Agent, parameters: Mapping[str, str]) -> dict[str, Any]:
     Raises SpecErrors, NotFoundError (no load balancer), KernelError.
     """
     packet = parse(parameters)
-    with agent.lock:
-        links = devices.links()
-        name = parameters.get("device")
-        if name is not None and name not in links:
-            message = "there is no such device"
-            raise SpecErrors([SpecError("command line", "--device", name, message, None, nearest_name(name, links))])
-        if not agent.kernel.loaded():
-            message = "no load balancer is loaded on this node"
-            raise views.NotFoundError(SpecError("node", "load balancer", None, message, "`datapath apply` loads it"))
-        with agent.kernel.second_instance() as instance:
-            return _Trace(agent, instance, packet, links).answer(name)
+    links = devices.links()
+    name = parameters.get("device")
+    if name is not None and name not in links:
+        message = "there is no such device"
+        raise SpecErrors([SpecError("command line", "--device", name, message, None, nearest_name(name, links))])
+    if not agent.kernel.loaded():
+        message = "no load balancer is loaded on this node"
+        raise views.NotFoundError(SpecError("node", "load balancer", None, message, "`datapath apply` loads it"))
+    with agent.kernel.second_instance() as instance:
+        return _Trace(agent, instance, packet, links).answer(name)
 
 
 class _Trace:
@@ -139,7 +138,7 @@ class _Trace:
             after=run.after,
             config=config,
             service=service,
-            name=views.owner(self._agent, frontend),
+            name=views.owners(self._agent).get(frontend, "-"),
             table=table,
             moved=moved,
             previous=previous,

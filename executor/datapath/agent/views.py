@@ -1,4 +1,8 @@
-"""Answers about the node's datapath, as JSON documents. Everything comes from the kernel when asked."""
+"""Answers about the node's datapath, as JSON documents. Everything comes from the kernel when asked.
+
+They only read, and something may change meanwhile: whoever calls does so by `Turns.glance` or `Turns.look`, but for
+`status` and `verify`, which do so themselves, as only their comparison has to be of one moment.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from datapath.compile import layouts
 from datapath.compile.endpoints import NodeEndpoint, resolve
 from datapath.compile.outcomes import BANDWIDTH_OUTCOMES, NODE_OUTCOMES, OUTCOMES, Outcome
 from datapath.kernel.clock import jiffies_hz
+from datapath.kernel.read import lut_ids
 from datapath.plan.describe import rows
 from datapath.sources.health import HealthResult
 from datapath.spec.errors import RefusedError, SpecError, SpecErrors, nearest_name
@@ -49,10 +54,14 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
         problems.append(f"cannot compare the kernel with the desired state: {error}")
     else:
         problems += unusable(prepared) + remarks(prepared)
-    have = prepared.have if prepared is not None else agent.kernel.read()
+    return agent.turns.glance(lambda: _status(agent, prepared, problems, verbose))
+
+
+def _status(agent: Agent, prepared: Optional[Prepared], problems: Sequence[str], verbose: bool) -> dict[str, Any]:
+    have = prepared.have if prepared is not None else agent.kernel.read(tables=False)
     desired = agent.desired or DesiredState()
     options = effective(desired.options)
-    judged = agent.merged().services
+    judged = (prepared.merged if prepared is not None else agent.merged()).services
     done, trouble = agent.last_done, agent.last_trouble
     document = {
         "version": __version__,
@@ -63,17 +72,17 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
         "algorithm": options["bpf-lb-algorithm"],
         "table_size": options["bpf-lb-maglev-table-size"],
         "acceleration": options["bpf-lb-acceleration"],
-        "devices": _devices(have, prepared.facts.devices if prepared is not None else {}),
+        "devices": devices(have, prepared.facts.devices if prepared is not None else {}),
         "dsr_backend": _node(have),
         "bandwidth": _bandwidth(have),
         "services": {"total": len(judged), "healthy": sum(any(b.in_table for b in each.backends) for each in judged)},
         "backends": _backend_totals(agent, judged),
         "endpoints": None if prepared is None else _endpoint_totals(prepared),
-        "maps": _maps(have),
+        "maps": maps(have),
         "last_apply": None if done is None else asdict(done),
         "last_error": None if trouble is None else asdict(trouble),
         "drift": agent.drift_count,
-        "problems": problems + _problems(agent),
+        "problems": [*problems, *_problems(agent)],
     }
     if verbose:
         document["outcomes"] = outcomes(agent)
@@ -84,18 +93,18 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
 
 def outcomes(agent: Agent) -> list[dict[str, Any]]:
     """Every way a packet can end at the load balancer, with what was counted."""
-    return _outcomes(OUTCOMES, _counters(agent, layouts.OUTCOMES))
+    return _outcomes(OUTCOMES, agent.kernel.counters(layouts.OUTCOMES))
 
 
 def node_outcomes(agent: Agent) -> list[dict[str, Any]]:
     """The same of the programs of this node as a backend; nothing where they have counted nothing."""
-    counted = _counters(agent, layouts.NODE_OUTCOMES)
+    counted = agent.kernel.counters(layouts.NODE_OUTCOMES)
     return _outcomes(NODE_OUTCOMES, counted) if counted else []
 
 
 def bandwidth_outcomes(agent: Agent) -> list[dict[str, Any]]:
     """The same of the bandwidth manager's programs."""
-    counted = _counters(agent, layouts.BANDWIDTH_OUTCOMES)
+    counted = agent.kernel.counters(layouts.BANDWIDTH_OUTCOMES)
     return _outcomes(BANDWIDTH_OUTCOMES, counted) if counted else []
 
 
@@ -110,22 +119,25 @@ def _outcomes(known: Iterable[Outcome], counted: Counters) -> list[dict[str, Any
 
 def services(agent: Agent, name: Optional[str]) -> dict[str, Any]:
     """All services, or the one of that name."""
-    with agent.lock:
-        desired = agent.desired or DesiredState()
-        chosen = [service for service in desired.services if name in (None, service.name)]
-        if name is not None and not chosen:
-            raise _not_found("service", name, "no such service", (each.name for each in desired.services))
-        have = agent.kernel.read()
-        lister = _Lister(agent, have, effective(desired.options)["bpf-lb-algorithm"])
-        return {"services": [lister.service(service) for service in chosen]}
+    desired = agent.desired or DesiredState()
+    chosen = [service for service in desired.services if name in (None, service.name)]
+    if name is not None and not chosen:
+        raise _not_found("service", name, "no such service", (each.name for each in desired.services))
+    return {"services": service_rows(agent, agent.kernel.read(tables=False), chosen)}
+
+
+def service_rows(agent: Agent, have: KernelState, chosen: Iterable[Service]) -> list[dict[str, Any]]:
+    """Services with what was counted for them; `have` needs no tables."""
+    algorithm = effective((agent.desired or DesiredState()).options)["bpf-lb-algorithm"]
+    lister = _Lister(agent, have, algorithm)
+    return [lister.service(service) for service in chosen]
 
 
 def endpoints(agent: Agent, name: Optional[str]) -> dict[str, Any]:
     """All endpoints, or the one of that name (of a pattern: those that it found)."""
-    with agent.lock:
-        desired = (agent.desired or DesiredState()).endpoints
-        found = resolve(desired, agent.kernel.facts(None, (), probe_native=False).devices)
-        numbers = bandwidth.numbers(found, agent.kernel.bandwidth_entries())
+    desired = (agent.desired or DesiredState()).endpoints
+    found = resolve(desired, agent.kernel.facts(None, (), probe_native=False).devices)
+    numbers = bandwidth.numbers(found, agent.kernel.bandwidth_entries())
     chosen = [each for each in found if name in (None, each.name, each.endpoint.name)]
     if name is not None and not chosen:
         raise _not_found("endpoint", name, "no such endpoint", (each.name for each in found))
@@ -136,29 +148,28 @@ def endpoints(agent: Agent, name: Optional[str]) -> dict[str, Any]:
 
 def maglev(agent: Agent, frontend: str, with_slots: bool) -> dict[str, Any]:
     """The lookup table behind a frontend, ADDR:PORT[/PROTO]."""
-    with agent.lock:
-        have = agent.kernel.read()
-        known = tables.frontends(have)
-        row = next((known[each] for each in _parse_frontend(frontend) if each in known), None)
-        if row is None:
-            raise _not_found("frontend", frontend, "no such frontend", (str(each) for each in known))
-        backends = tables.backends(have)
-        table = have.luts.get(row.lut_id, b"")
-        counts = tables.shares(table)
-        service = owner(agent, row.frontend)
-        weights = _weights(agent, service)
-        shares = [
-            {
-                "backend": each.endpoint,
-                "id": each.backend_id,
-                "weight": weights.get(each.endpoint),
-                "state": each.state.name.lower(),
-                "slots": counts.get(each.backend_id, 0),
-                "share": counts.get(each.backend_id, 0) / (len(table) // 4) if table else 0.0,
-            }
-            for each in sorted(backends.values(), key=lambda each: (each.address.packed, each.port))
-            if each.lut_id == row.lut_id
-        ]
+    have = agent.kernel.read(tables=False)
+    known = tables.frontends(have)
+    row = next((known[each] for each in _parse_frontend(frontend) if each in known), None)
+    if row is None:
+        raise _not_found("frontend", frontend, "no such frontend", (str(each) for each in known))
+    backends = tables.backends(have)
+    table = agent.kernel.read_table(row.lut_id)
+    counts = tables.shares(table)
+    service = owners(agent).get(row.frontend, "-")
+    weights = _weights(agent, service)
+    shares = [
+        {
+            "backend": each.endpoint,
+            "id": each.backend_id,
+            "weight": weights.get(each.endpoint),
+            "state": each.state.name.lower(),
+            "slots": counts.get(each.backend_id, 0),
+            "share": counts.get(each.backend_id, 0) / (len(table) // 4) if table else 0.0,
+        }
+        for each in sorted(backends.values(), key=lambda each: (each.address.packed, each.port))
+        if each.lut_id == row.lut_id
+    ]
     document = {
         "frontend": str(row.frontend),
         "service": service,
@@ -176,11 +187,12 @@ def flows(agent: Agent, parameters: Mapping[str, str]) -> dict[str, Any]:
     """Tracked flows that match the filters client, frontend, backend (ADDR or ADDR:PORT) and protocol."""
     limit = _limit(parameters.get("limit", "100"))
     wanted = _flow_filter(parameters)
-    with agent.lock:
-        names = {row.lut_id: owner(agent, row.frontend) for row in tables.frontends(agent.kernel.read()).values()}
-        hz = jiffies_hz()
-        matching = (row for row in tables.requests(agent.kernel.flows(), hz) if wanted(row))
-        found = list(itertools.islice(matching, None if limit == 0 else limit + 1))
+    services = owners(agent)
+    rows_of_frontends = tables.frontends(agent.kernel.read(tables=False)).values()
+    names = {row.lut_id: services.get(row.frontend, "-") for row in rows_of_frontends}
+    hz = jiffies_hz()
+    matching = (row for row in tables.requests(agent.kernel.flows(), hz) if wanted(row))
+    found = list(itertools.islice(matching, None if limit == 0 else limit + 1))
     truncated = 0 < limit < len(found)
     rows = [
         {
@@ -216,12 +228,11 @@ def verify(agent: Agent) -> dict[str, Any]:
 
 def info(agent: Agent) -> dict[str, Any]:
     """Facts of this node and what of ours it holds."""
-    with agent.lock:
-        facts = agent.kernel.facts(None, (), probe_native=True)
-        have = agent.kernel.read()
+    facts = agent.kernel.facts(None, (), probe_native=True)
+    have = agent.kernel.read(tables=False)
     lb = have.load_balancer
     desired = {each.name: each for each in (agent.desired or DesiredState()).programs}
-    devices = {
+    described = {
         name: {**asdict(device), "addresses": [str(each) for each in device.addresses]}
         for name, device in facts.devices.items()
     }
@@ -230,22 +241,15 @@ def info(agent: Agent) -> dict[str, Any]:
         "kernel": facts.kernel,
         "cpus": facts.cpus,
         "features": dict(facts.features),
-        "devices": devices,
+        "devices": described,
         "default_devices": list(facts.default_devices),
         "load_balancer": None
         if lb is None
         else {"tag": lb.program_tag, "attachments": dict(lb.attachments), "foreign": dict(lb.foreign)},
         "dsr_backend": _node(have),
-        "maps": _maps(have),
+        "maps": maps(have),
         "programs": [_program(each, desired.get(name)) for name, each in sorted(have.programs.items())],
     }
-
-
-def kernel(agent: Agent) -> dict[str, Any]:
-    """Maps and devices as the kernel has them, without a comparison."""
-    with agent.lock:
-        have = agent.kernel.read()
-    return {"maps": _maps(have), "devices": _devices(have, {})}
 
 
 class _Lister:
@@ -257,8 +261,8 @@ class _Lister:
         self._algorithm = algorithm
         self._frontends = tables.frontends(have)
         self._ids = {(row.lut_id, row.address, row.port): number for number, row in tables.backends(have).items()}
-        self._service_stats = _counters(agent, layouts.SERVICE_STATS)
-        self._backend_stats = _counters(agent, layouts.BACKEND_STATS)
+        self._service_stats = agent.kernel.counters(layouts.SERVICE_STATS)
+        self._backend_stats = agent.kernel.counters(layouts.BACKEND_STATS)
         self._results: Mapping[HealthKey, HealthResult] = agent.health_results()
 
     def service(self, service: Service) -> dict[str, Any]:
@@ -312,12 +316,7 @@ def _traffic(counters: Counters, ids: list[int]) -> dict[str, int]:
     return {"packets": sum(packets for packets, _ in found), "bytes": sum(size for _, size in found)}
 
 
-def _counters(agent: Agent, name: str) -> Counters:
-    with agent.lock:
-        return agent.kernel.counters(name)
-
-
-def _devices(have: KernelState, facts: Mapping[str, Device]) -> dict[str, Any]:
+def devices(have: KernelState, facts: Mapping[str, Device]) -> dict[str, Any]:
     """What is attached where; with `facts` also what each device could do, and why not."""
     if have.load_balancer is None:
         return {}
@@ -354,7 +353,7 @@ def _bandwidth(have: KernelState) -> Optional[dict[str, Any]]:
     }
 
 
-def _maps(have: KernelState) -> list[dict[str, Any]]:
+def maps(have: KernelState) -> list[dict[str, Any]]:
     """Sizes, and fill where desired state decides the contents (flow maps forget by themselves)."""
     rows = []
     for name, size in sorted(have.map_sizes.items()):
@@ -362,7 +361,8 @@ def _maps(have: KernelState) -> list[dict[str, Any]]:
         if name == layouts.BACKENDS:
             entries = len(tables.backends(have))
         elif name == layouts.LUTS:
-            entries = len(have.luts)
+            # Those that packets can reach; whether they are there, a comparison tells.
+            entries = len(lut_ids(have.entries))
         elif name in have.entries:
             entries = len(have.entries[name])
         rows.append({"name": name, "entries": entries, "size": size})
@@ -417,10 +417,10 @@ def _program(each: UserProgram, desired: Optional[Program]) -> dict[str, Any]:
     }
 
 
-def owner(agent: Agent, frontend: Frontend) -> str:
-    """Name of the service that has this frontend."""
+def owners(agent: Agent) -> dict[Frontend, str]:
+    """Frontend -> name of the service that has it."""
     services = (agent.desired or DesiredState()).services
-    return next((each.name for each in services if frontend in each.frontends), "-")
+    return {frontend: each.name for each in services for frontend in each.frontends}
 
 
 def _weights(agent: Agent, name: str) -> dict[str, int]:

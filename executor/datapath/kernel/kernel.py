@@ -90,9 +90,13 @@ class Kernel:
             netns_cookie=host_bbr.netns_cookie(),
         )
 
-    def read(self) -> KernelState:
-        """What the kernel holds of ours."""
-        return read.read(self._pins, self._maps)
+    def read(self, tables: bool = True) -> KernelState:
+        """What the kernel holds of ours; without `tables` (of slots), which are most of it."""
+        return read.read(self._pins, self._maps, tables)
+
+    def read_table(self, lut_id: int) -> bytes:
+        """A table's slots, a u32 each; none where it does not exist."""
+        return self._maps.luts([lut_id]).get(lut_id, b"")
 
     def read_entries(self, map: str, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:  # noqa: A002
         """The entries of `keys` that exist; none where the map does not."""

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import functools
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,16 @@ _POINTERS = (
 )
 _STRINGS = ("bpf_map__name", "bpf_program__name", "bpf_program__section_name", "btf__name_by_offset")
 _PRINTER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-_messages: list[str] = []
+
+
+class _Messages(threading.local):
+    """Of the calling thread: one that looks and one that changes are not told each other's."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+
+_messages = _Messages()
 
 
 @_PRINTER  # type: ignore[untyped-decorator]
@@ -42,8 +52,8 @@ def _keep_message(level: int, text: bytes, arguments: int) -> int:
         buffer = ctypes.create_string_buffer(4096)
         # A va_list is passed as a pointer on every 64-bit ABI that Linux has BPF for.
         ctypes.CDLL(None).vsnprintf(buffer, ctypes.c_size_t(len(buffer)), text, ctypes.c_void_p(arguments))
-        _messages.append(buffer.value.decode(errors="replace"))
-        del _messages[:-50]
+        _messages.texts.append(buffer.value.decode(errors="replace"))
+        del _messages.texts[:-50]
     return 0
 
 
@@ -71,8 +81,8 @@ def library() -> ctypes.CDLL:
 
 def messages() -> str:
     """What libbpf complained about since the last call."""
-    text = "".join(_messages)
-    _messages.clear()
+    text = "".join(_messages.texts)
+    _messages.texts.clear()
     return text
 
 

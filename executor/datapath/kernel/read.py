@@ -39,7 +39,7 @@ _LUT_ID = {
 """Where values name a table."""
 
 
-def read(pins: Pins, maps: Maps) -> KernelState:
+def read(pins: Pins, maps: Maps, tables: bool) -> KernelState:
     """Sizes and contents of the pinned maps, what is attached where, sysctls, neighbours, users' programs."""
     sizes = maps.sizes()
     links = devices.links()
@@ -47,7 +47,7 @@ def read(pins: Pins, maps: Maps) -> KernelState:
     return KernelState(
         map_sizes=sizes,
         entries={**entries, **bandwidth.entries(pins)},
-        luts=maps.luts(_lut_ids(entries)) if layouts.LUTS in sizes else {},
+        luts=maps.luts(lut_ids(entries)) if tables and layouts.LUTS in sizes else {},
         load_balancer=load_balancer.read(pins, maps, links),
         node=_node(pins),
         bandwidth=bandwidth.read(pins),
@@ -64,7 +64,7 @@ def _node(pins: Pins) -> Optional[NodePrograms]:
     return None if loaded is None else NodePrograms(loaded.config, loaded.devices[0], loaded.problems)
 
 
-def _lut_ids(entries: Mapping[str, Entries]) -> set[int]:
+def lut_ids(entries: Mapping[str, Entries]) -> set[int]:
     """Ids of the tables that services and backends name: no packet can reach another."""
     found = {0}
     for name, offset in _LUT_ID.items():

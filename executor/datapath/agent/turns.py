@@ -1,0 +1,83 @@
+"""Taking turns at the kernel: one changes at a time, and those who look hold nobody up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Callable, TypeVar
+
+T = TypeVar("T")
+
+UNLOCKED = 2
+"""Looks into which a change may come before the next one has changes wait for it."""
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+class DisturbedError(Exception):
+    """Something changed meanwhile."""
+
+
+class Turns:
+    """Changes come one after the other, of any thread. Those who look are at nobody's mercy, nor anybody at theirs.
+
+    Comparing thousands of services takes seconds, while a change of one takes milliseconds: so changes do not wait
+    for looks, unless these cannot succeed otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._changes = 0
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """While something changes, the kernel or what is known; may be nested."""
+        with self._lock:
+            self._changes += 1
+            yield
+
+    def look(self, look: Callable[[], T], note: Callable[[T], None] = _ignore) -> T:
+        """What `look`, which only reads, finds (or raises) of one moment: where a change comes into it, it is repeated.
+
+        `note` is called with what is returned, before anything changes.
+        """
+        for _ in range(UNLOCKED):
+            with suppress(DisturbedError):
+                return self.look_once(look, note)
+        with self._lock:
+            return self.look_once(look, note)
+
+    def look_once(self, look: Callable[[], T], note: Callable[[T], None]) -> T:
+        """As `look`; raises DisturbedError where a change came into it."""
+        before = self._so_far()
+        try:
+            found = look()
+        except Exception as error:
+            if self._so_far() != before:
+                raise DisturbedError from error
+            raise
+        with self._lock:
+            if self._changes != before:
+                raise DisturbedError
+            note(found)
+        return found
+
+    def glance(self, look: Callable[[], T]) -> T:
+        """What `look`, which only reads, finds; repeated only where it fails and a change may be the reason."""
+        for _ in range(UNLOCKED):
+            before = self._so_far()
+            try:
+                return look()
+            except Exception:
+                if self._so_far() == before:
+                    raise
+        with self._lock:
+            return look()
+
+    def _so_far(self) -> int:
+        """Changes, once none goes on."""
+        with self._lock:
+            return self._changes
