@@ -138,11 +138,13 @@ def _seconds(raw: object) -> float | None:
 
 def render_duration(seconds: float) -> str:
     """The shortest text that `parse_duration` reads back."""
+    # Whole numbers, as a quotient of seconds is rarely exact.
+    nanoseconds = round(seconds * 1e9)
     for unit in ("h", "m", "s", "ms", "us"):
-        count = round(seconds / _SECONDS[unit], 9)
-        if count >= 1 and count == int(count):
-            return f"{int(count)}{unit}"
-    return f"{seconds:g}s"
+        count, rest = divmod(nanoseconds, round(_SECONDS[unit] * 1e9))
+        if count and not rest:
+            return f"{count}{unit}"
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def parse_port_range(raw: object) -> PortRange:

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datapath.spec import scalars
@@ -50,6 +50,7 @@ def test_what_is_no_duration(raw):
         scalars.parse_duration(raw, 0, 1e5)
 
 
+@example(8345807)
 @given(st.integers(1, 10**7))
 def test_a_duration_is_rendered_as_it_is_read(milliseconds):
     seconds = scalars.parse_duration(milliseconds / 1000, 0, 1e9)
