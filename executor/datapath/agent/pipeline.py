@@ -15,6 +15,7 @@ from datapath.compile.layouts import BACKENDS, SERVICES, pack_address
 from datapath.kernel import Kernel, KernelError
 from datapath.plan import Plan, plan
 from datapath.plan.operations import Operation
+from datapath.plan.reuse import ids_change_hands
 from datapath.sources.merge import Known, merge
 from datapath.spec.errors import SpecError, SpecErrors
 from datapath.spec.options import effective
@@ -145,7 +146,7 @@ def prepare_services(
 
     Their map entries are read from the kernel; their tables, which are dear to read, are taken to be those of
     `compiled`. `look` finds next hops. None where what changed reaches further than these services: there is no
-    room, or no way, or a device that nothing has used so far. That is for `prepare`.
+    room, or no way, or a device that nothing has used so far, or ids that another service has. That is for `prepare`.
     """
     new = compiled
     try:
@@ -161,9 +162,11 @@ def prepare_services(
     if new_ways is not ways:
         new = _changed_neighbours(new, ways, new_ways, before | after)
     keys, luts = _places([(state, state.services[name]) for state in (compiled, new) for name in names])
-    want, have = (_part(state, keys, luts) for state in (new.state, compiled.state))
-    read = {name: kernel.read_entries(name, sorted(chosen)) for name, chosen in keys.items()}
-    return Partial(new, new_ways, want.entries, plan(want, replace(have, entries=read)).operations)
+    want, written = (_part(state, keys, luts) for state in (new.state, compiled.state))
+    have = replace(written, entries={name: kernel.read_entries(name, sorted(chosen)) for name, chosen in keys.items()})
+    if ids_change_hands(want, have):
+        return None
+    return Partial(new, new_ways, want.entries, plan(want, have).operations)
 
 
 def _backend_addresses(compiled: Compiled, names: Iterable[str]) -> set[IPAddress]:

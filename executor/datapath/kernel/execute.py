@@ -81,7 +81,7 @@ class Executor:
 
     def _prepare_maps(self, run: Sequence[ops.PrepareMaps]) -> None:
         for operation in run:
-            self._maps.prepare(operation.sizes, operation.table_size, self._doomed)
+            self._maps.prepare(operation.sizes, operation.table_size, operation.replaced, self._doomed)
 
     def _put_entries(self, run: Sequence[ops.PutEntry]) -> None:
         entries = [(operation.key, operation.value) for operation in run]

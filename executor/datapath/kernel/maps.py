@@ -219,9 +219,15 @@ class Maps:
     # --- making, resizing ---
 
     def prepare(
-        self, sizes: Mapping[str, int], table_size: int, doomed: Optional[Mapping[str, AbstractSet[bytes]]] = None
+        self,
+        sizes: Mapping[str, int],
+        table_size: int,
+        replaced: AbstractSet[str] = frozenset(),
+        doomed: Optional[Mapping[str, AbstractSet[bytes]]] = None,
     ) -> None:
         """Have every map of the object exist with these sizes: the pinned one where it fits, else a staged one.
+
+        Those of `replaced` are staged though they fit.
 
         A map that `sizes` does not name has the size that the object declares. A staged map gets the entries of
         the pinned one, without the keys that `doomed` names: those are about to be deleted, and a smaller map may have
@@ -235,7 +241,7 @@ class Maps:
             for name in map_names(obj):
                 definition = obj.map_definition(name)
                 size = sizes.get(name, definition.max_entries)
-                fd = libbpf.pinned(self._pins.maps / name)
+                fd = None if name in replaced else libbpf.pinned(self._pins.maps / name)
                 if fd is not None and self._fits(stack.enter_context(libbpf.closing(fd)), definition, size, table_size):
                     obj.reuse_map(name, fd)
                     continue

@@ -42,11 +42,14 @@ from datapath.plan.operations import (
     SetSysctl,
     SwapLoadBalancer,
 )
+from datapath.plan.reuse import ids_change_hands
 from datapath.plan.slots import slots_moved
 from datapath.state.kernel_state import Entries, KernelState, LoadBalancer, Neighbour, UserProgram
 from datapath.state.model import Program
 
 _NOTHING: Entries = {}
+_POINTING = frozenset((BACKENDS, LUTS, SERVICES, ADDRESSES))
+"""Maps on the way from a frontend to a backend."""
 
 
 @dataclass(frozen=True)
@@ -149,24 +152,25 @@ def _no_balancer(want: KernelState, have: KernelState) -> Iterator[Operation]:
 def _balancer(want: KernelState, wanted: LoadBalancer, have: KernelState) -> Iterator[Operation]:
     sizes = want.map_sizes
     table_size = _table_size(want)
-    resized = {name for name, size in sizes.items() if have.map_sizes.get(name) != size}
+    replaced = _POINTING if ids_change_hands(want, have) else frozenset()
+    staged = {name for name, size in sizes.items() if have.map_sizes.get(name) != size} | replaced
     if table_size != _table_size(have):
-        resized.add(LUTS)
-    if resized:
-        yield PrepareMaps(sizes, table_size)
+        staged.add(LUTS)
+    if staged:
+        yield PrepareMaps(sizes, table_size, replaced)
     yield from _sysctls(want, have)
     yield from (AddNeighbour(each) for each in _sorted(want.neighbours - have.neighbours))
     changes = [
-        _changes(BACKENDS, want, have, staged=BACKENDS in resized),
-        _lut_changes(want, have, staged=LUTS in resized),
-        _changes(SERVICES, want, have, staged=SERVICES in resized),
-        _changes(ADDRESSES, want, have, staged=ADDRESSES in resized),
+        _changes(BACKENDS, want, have, staged=BACKENDS in staged),
+        _lut_changes(want, have, staged=LUTS in staged),
+        _changes(SERVICES, want, have, staged=SERVICES in staged),
+        _changes(ADDRESSES, want, have, staged=ADDRESSES in staged),
         # Nothing points at these.
-        _changes(VLANS_OUT, want, have, staged=VLANS_OUT in resized),
-        _changes(VLANS_IN, want, have, staged=VLANS_IN in resized),
-        _changes(PEERS, want, have, staged=PEERS in resized),
+        _changes(VLANS_OUT, want, have, staged=VLANS_OUT in staged),
+        _changes(VLANS_IN, want, have, staged=VLANS_IN in staged),
+        _changes(PEERS, want, have, staged=PEERS in staged),
     ]
-    swap = [SwapLoadBalancer(wanted.config, wanted.attachments)] if resized or _differs(wanted, have) else []
+    swap = [SwapLoadBalancer(wanted.config, wanted.attachments)] if staged or _differs(wanted, have) else []
     yield from _entries(changes, swap)
     yield from (RemoveNeighbour(each) for each in _sorted(have.neighbours - want.neighbours))
 

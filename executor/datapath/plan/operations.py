@@ -19,11 +19,12 @@ class PrepareMaps:
 
     A pinned map of another size (or a LUT map of another table size) stays in service: a new one is staged
     beside it, filled with the old one's entries where they fit, and takes its place in `SwapLoadBalancer`.
-    Later entry operations go to the staged map where there is one.
+    Later entry operations go to the staged map where there is one. Maps in `replaced` are staged whatever their size.
     """
 
     sizes: Mapping[str, int]
     table_size: int
+    replaced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -129,3 +129,22 @@ def test_what_reaches_further_is_left_to_a_whole_plan(hop):
 def test_the_first_backend_is_left_to_a_whole_plan():
     """Nothing tells which devices are in use."""
     assert changed([], [1]) is None
+
+
+@pytest.mark.parametrize(("room", "whole"), [(16, False), (3, True)], ids=["room", "full"])
+def test_ids_that_pass_to_another_service_are_left_to_a_whole_plan(room, whole):
+    """In a full map a service gets the id of a backend that another one has no more."""
+
+    def services(*counts):
+        return [
+            service(
+                f"s{index}", f"192.0.2.{index}:80/TCP", backends=[f"10.0.1.{number}:{index}" for number in range(count)]
+            )
+            for index, count in enumerate(counts, 1)
+        ]
+
+    hops = {IP(f"10.0.1.{number}"): on_link(IP(f"10.0.1.{number}")) for number in range(2)}
+    old = compiled(*services(2, 1), node=facts(next_hops=hops), bpf_lb_service_backend_map_max=room)
+    new = merge(desired(*services(1, 2))).services
+    part = prepare_services(Entries(old.state), old, new, Ways(hops, facts().gateways), lambda _: {})
+    assert (part is None) is whole

@@ -10,9 +10,10 @@ from datapath.compile import layouts
 from datapath.kernel import libbpf, load_balancer
 from datapath.kernel.abi import XDP_FLAGS_SKB_MODE, AttachType, MapType
 from datapath.kernel.bpf_object import BpfObject
+from datapath.kernel.entries import read_entries
 from datapath.kernel.errors import KernelError
 from datapath.kernel.maps import Maps
-from datapath.plan.operations import PrepareMaps, PutEntry, PutLut, RemoveLoadBalancer, SwapLoadBalancer
+from datapath.plan.operations import DeleteEntry, PrepareMaps, PutEntry, PutLut, RemoveLoadBalancer, SwapLoadBalancer
 
 SIZES = {layouts.SERVICES: 16, layouts.LUTS: 4}
 PREPARE = PrepareMaps(SIZES, 251)
@@ -151,6 +152,35 @@ def test_resize_keeps_entries_flows_and_counters(installed, node, config):
     cpus = libbpf.possible_cpus()
     assert installed.counters(layouts.OUTCOMES)[2] == (5 * cpus, 300 * cpus)
     assert have.load_balancer.foreign == {}
+
+
+def test_maps_that_are_replaced_together_change_at_once(installed, node, config):
+    """Nothing of them is in service before the swap, and what is to be deleted never is."""
+    together = frozenset((layouts.BACKENDS, layouts.LUTS, layouts.SERVICES, layouts.ADDRESSES))
+    old, stays, new = (letter * 20 for letter in (b"o", b"s", b"n"))
+    installed.execute([PutEntry(layouts.SERVICES, old, b"\1\0\0\0vvvv"), PutEntry(layouts.SERVICES, stays, bytes(8))])
+    ids, seen = installed._maps.ids(), []
+
+    def in_service(done, _):
+        with libbpf.closing(libbpf.pinned(installed._pins.maps / layouts.SERVICES)) as fd:
+            seen.append(dict(read_entries(fd)))
+
+    installed.execute(
+        [
+            PrepareMaps(SIZES, 251, together),
+            PutEntry(layouts.SERVICES, new, b"\1\0\0\0wwww"),
+            PutLut(1, bytes(4 * 251)),
+            SwapLoadBalancer(config(), {"eth0": "native"}),
+            DeleteEntry(layouts.SERVICES, old),
+        ],
+        in_service,
+    )
+    before, after = {old: b"\1\0\0\0vvvv", stays: bytes(8)}, {new: b"\1\0\0\0wwww", stays: bytes(8)}
+    assert seen == [before, before, before, after, after]
+    replaced = {name for number, name in ids.items() if number not in installed._maps.ids()}
+    # This program has no use for addresses.
+    assert replaced == together - {layouts.ADDRESSES}
+    assert installed.read().load_balancer.foreign == {}
 
 
 # --- drift ---

@@ -65,7 +65,7 @@ def test_another_size_is_staged_with_the_entries(installed):
 def test_a_smaller_map_has_room_because_doomed_entries_are_not_copied(installed):
     installed.put(layouts.SERVICES, [service(number) for number in range(10)])
     doomed = {layouts.SERVICES: {service(number)[0] for number in range(8)}}
-    installed.prepare({**SIZES, layouts.SERVICES: 2}, 251, doomed)
+    installed.prepare({**SIZES, layouts.SERVICES: 2}, 251, doomed=doomed)
     installed.commit()
     assert dict(installed.entries(layouts.SERVICES)) == dict([service(8), service(9)])
 

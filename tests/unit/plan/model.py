@@ -20,6 +20,17 @@ from datapath.state.kernel_state import KernelState, LoadBalancer
 ENTRY_MAPS = (SERVICES, BACKENDS, ADDRESSES, VLANS_OUT, VLANS_IN, PEERS)
 
 
+def reachable(maps):
+    """Frontend -> the backends that its packets can reach; one of another table is not taken (backend.h)."""
+    found = {}
+    for key, value in maps[SERVICES].items():
+        service = ServiceValue.from_buffer_copy(value)
+        ids = set(memoryview(maps[LUTS].get(service.lut_id, b"")).cast("I")) if service.backend_count else set()
+        backends = [maps[BACKENDS].get(struct.pack("=I", each), bytes(24)) for each in ids]
+        found[key] = {(each[:19]) for each in backends if BackendValue.from_buffer_copy(each).lut_id == service.lut_id}
+    return found
+
+
 class Kernel:
     """Maps of fixed size, staged ones beside them, one load balancer."""
 
@@ -51,6 +62,8 @@ class Kernel:
 
     def run(self, operations, want, protected=()):
         """Execute; frontends in `protected` must be there at every moment, and all that `want` has must be served."""
+        self.doomed = {(each.map, each.key) for each in operations if isinstance(each, op.DeleteEntry)}
+        self.reachable = reachable(self.live), reachable({**want.entries, LUTS: want.luts})
         self.crowded = len({*self.live[SERVICES], *want.entries[SERVICES]}) > want.map_sizes[SERVICES]
         for operation in operations:
             getattr(self, type(operation).__name__)(operation)
@@ -78,9 +91,13 @@ class Kernel:
                         continue
                     backend = BackendValue.from_buffer_copy(self.live[BACKENDS][struct.pack("=I", number)])
                     assert backend.lut_id == service.lut_id
+        for key, backends in reachable(self.live).items():
+            assert backends <= self.reachable[0].get(key, set()) | self.reachable[1].get(key, set())
         for key in self.live[ADDRESSES]:
             used = any(frontend[:16] == key for frontend in self.live[SERVICES])
-            assert used or self.crowded, "a VIP that swallows everything"
+            # Between the swap and what follows it, a staged map may have no frontend of a VIP yet that stays one.
+            stays = all(any(frontend[:16] == key for frontend in each) for each in self.reachable)
+            assert used or stays or self.crowded, "a VIP that swallows everything"
 
     def _map(self, name):
         return self.staged.get(name, self.live[name])
@@ -92,7 +109,7 @@ class Kernel:
         self.table_size = operation.table_size
         for name, size in operation.sizes.items():
             old_tables = {len(each) for each in self.live[LUTS].values()} - {4 * operation.table_size}
-            if self.sizes.get(name) == size and not (name == LUTS and old_tables):
+            if self.sizes.get(name) == size and not (name == LUTS and old_tables) and name not in operation.replaced:
                 continue
             self.staged_sizes[name] = size
             if name == LUTS:
@@ -101,7 +118,8 @@ class Kernel:
                 self.staged[name] = {k: v for k, v in self.live[name].items() if struct.unpack("=I", k)[0] < size}
             elif name in ENTRY_MAPS:
                 # the last ones, so that a plan which counts on the first ones is found out
-                self.staged[name] = dict(list(self.live[name].items())[-size:])
+                kept = [(key, value) for key, value in self.live[name].items() if (name, key) not in self.doomed]
+                self.staged[name] = dict(kept[-size:])
 
     def PutEntry(self, operation):  # noqa: N802
         entries = self._map(operation.map)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datapath.compile.layouts import BACKENDS, LUTS, SERVICES
+from datapath.compile.layouts import ADDRESSES, BACKENDS, LUTS, SERVICES
 from datapath.plan import operations as op
 from datapath.plan import plan
 from datapath.state.kernel_state import KernelState, UserProgram
@@ -162,6 +162,41 @@ def test_programs_go_first_and_come_last():
     assert names[0] == "RemoveProgram"
     assert names[-1] == "PutProgram"
     assert "SwapLoadBalancer" in names
+
+
+def few(names, number, **options):
+    """Services of three backends each, each group at addresses of its own."""
+    services = [
+        service(name, f"192.0.2.{number}:{port}", backends=[f"10.0.{number}.{each}:80" for each in (1, 2, 3)])
+        for port, name in enumerate(names, 1)
+    ]
+    return compiled(*services, **options)
+
+
+@pytest.mark.parametrize(
+    ("backends", "tables", "replaced"),
+    [(18, 12, False), (9, 12, True), (18, 3, True)],
+    ids=["room", "backends", "tables"],
+)
+def test_maps_that_are_too_full_for_old_and_new_are_replaced_together(backends, tables, replaced):
+    """Or else a table would lead to backends of another service between two writes."""
+    sizes = {"bpf_lb_service_backend_map_max": backends, "bpf_lb_maglev_map_max": tables}
+    first = loaded(few("abc", 1, **sizes).state)
+    want = few("def", 2, have=first, **sizes).state
+    operations = plan(want, first).operations
+    assert ("PrepareMaps" in kinds(operations)) is replaced
+    if replaced:
+        assert operations[0].replaced == {BACKENDS, LUTS, SERVICES, ADDRESSES}
+    kernel = Kernel(first)
+    kernel.run(operations, want)
+    assert plan(want, loaded(kernel.state())).operations == ()
+
+
+def test_a_table_of_a_full_map_may_lead_to_another_backend_of_its_own_at_once():
+    sizes = {"bpf_lb_service_backend_map_max": 2}
+    first = loaded(compiled(service(backends=["10.0.1.1:80", "10.0.1.2:80"]), **sizes).state)
+    want = compiled(service(backends=["10.0.1.1:80", "10.0.1.3:80"]), have=first, **sizes).state
+    assert kinds(plan(want, first).operations) == ["PutEntry", "PutLut"]
 
 
 # --- properties ---------------------------------------------------------------------------------------------------
