@@ -99,10 +99,10 @@ class Kernel:
         return self._maps.luts([lut_id]).get(lut_id, b"")
 
     def read_entries(self, map: str, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:  # noqa: A002
-        """The entries of `keys` that exist; none where the map does not."""
+        """The entries of `keys` that `read` has; none where the map does not exist."""
         if map not in self._maps.names():
             return {}
-        return self._maps.lookup(map, keys)
+        return read.lookup(self._maps, map, keys)
 
     def execute(self, operations: Sequence[Operation], on_progress: Optional[Progress] = None) -> None:
         """Do `operations` in order; raises `KernelError` at the first that fails."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
 
 from datapath.compile import layouts
@@ -19,6 +19,7 @@ from datapath.kernel import (
     qdisc,
     sysctl,
 )
+from datapath.kernel.entries import Entry
 from datapath.kernel.maps import Maps
 from datapath.kernel.pins import Pins
 from datapath.state.kernel_state import Entries, KernelState, NodePrograms
@@ -73,7 +74,14 @@ def lut_ids(entries: Mapping[str, Entries]) -> set[int]:
 
 
 def _entries(maps: Maps, name: str) -> Entries:
-    if name != layouts.BACKENDS:
-        return dict(maps.entries(name))
-    # In an array every key exists; an all-zero value is a free id.
-    return {key: value for key, value in maps.entries(name) if any(value)}
+    return _in_use(name, maps.entries(name))
+
+
+def lookup(maps: Maps, name: str, keys: Sequence[bytes]) -> Entries:
+    """The entries of `keys`, as `read` has them."""
+    return _in_use(name, maps.lookup(name, keys).items())
+
+
+def _in_use(name: str, entries: Iterable[Entry]) -> Entries:
+    """In an array every key exists; an all-zero value is a free id."""
+    return {key: value for key, value in entries if name != layouts.BACKENDS or any(value)}

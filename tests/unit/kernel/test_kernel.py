@@ -30,6 +30,14 @@ def test_fresh_node(kernel, node, pins):
     assert not pins.exists()
 
 
+def test_entries_are_those_that_a_whole_read_has(kernel, node, config):
+    """In an array every key exists; an id whose value is zero is free."""
+    installed(kernel, config, {})
+    ids = [struct.pack("=I", number) for number in (1, 2)]
+    kernel.execute([PutEntry(layouts.BACKENDS, ids[1], b"b" * 20)])
+    assert kernel.read_entries(layouts.BACKENDS, ids) == kernel.read().entries[layouts.BACKENDS] == {ids[1]: b"b" * 20}
+
+
 def test_facts(kernel, node):
     facts = kernel.facts(["eth0"], [ipaddress.ip_address("10.9.0.9")], probe_native=True)
     assert set(facts.devices) == {"eth0"}
