@@ -398,7 +398,7 @@ class Agent:
         log.info("%d operations, %d map writes, %.3f s", operations, self.last_done.map_writes, seconds)
 
     def _compare(self, want: KernelState) -> None:
-        left = plan(want, self.kernel.read())
+        left = plan(want, self.kernel.read(want.luts))
         if left.operations:
             first = next(rows(left, {}))
             raise KernelError(left.operations[0], 0, f"the kernel does not hold what was written: {first['summary']}")

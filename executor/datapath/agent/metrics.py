@@ -72,7 +72,7 @@ class _Datapath(Collector):
         return iter(self._agent.turns.glance(lambda: list(self._families())))
 
     def _families(self) -> Iterator[Metric]:
-        have = self._agent.kernel.read(tables=False)
+        have = self._agent.kernel.read_without_tables()
         yield from self._own()
         yield from self._outcomes()
         yield from self._services(have)

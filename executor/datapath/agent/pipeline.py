@@ -66,7 +66,7 @@ def prepare(
     """
     merged = merge(desired, known)
     facts = replace(gather_facts(kernel, merged, attach=attach), originals=originals)
-    have = kernel.read()
+    have = kernel.read(previous.state.luts if previous is not None else {})
     inspected = {program.name: _inspect(kernel, program) for program in merged.programs}
     programs = [each for each in inspected.values() if isinstance(each, UserProgram)]
     unusable = {name: each for name, each in inspected.items() if not isinstance(each, UserProgram)}

@@ -58,7 +58,7 @@ def status(agent: Agent, verbose: bool) -> dict[str, Any]:
 
 
 def _status(agent: Agent, prepared: Optional[Prepared], problems: Sequence[str], verbose: bool) -> dict[str, Any]:
-    have = prepared.have if prepared is not None else agent.kernel.read(tables=False)
+    have = prepared.have if prepared is not None else agent.kernel.read_without_tables()
     desired = agent.desired or DesiredState()
     options = effective(desired.options)
     judged = (prepared.merged if prepared is not None else agent.merged()).services
@@ -123,7 +123,7 @@ def services(agent: Agent, name: Optional[str]) -> dict[str, Any]:
     chosen = [service for service in desired.services if name in (None, service.name)]
     if name is not None and not chosen:
         raise _not_found("service", name, "no such service", (each.name for each in desired.services))
-    return {"services": service_rows(agent, agent.kernel.read(tables=False), chosen)}
+    return {"services": service_rows(agent, agent.kernel.read_without_tables(), chosen)}
 
 
 def service_rows(agent: Agent, have: KernelState, chosen: Iterable[Service]) -> list[dict[str, Any]]:
@@ -148,7 +148,7 @@ def endpoints(agent: Agent, name: Optional[str]) -> dict[str, Any]:
 
 def maglev(agent: Agent, frontend: str, with_slots: bool) -> dict[str, Any]:
     """The lookup table behind a frontend, ADDR:PORT[/PROTO]."""
-    have = agent.kernel.read(tables=False)
+    have = agent.kernel.read_without_tables()
     known = tables.frontends(have)
     row = next((known[each] for each in _parse_frontend(frontend) if each in known), None)
     if row is None:
@@ -188,7 +188,7 @@ def flows(agent: Agent, parameters: Mapping[str, str]) -> dict[str, Any]:
     limit = _limit(parameters.get("limit", "100"))
     wanted = _flow_filter(parameters)
     services = owners(agent)
-    rows_of_frontends = tables.frontends(agent.kernel.read(tables=False)).values()
+    rows_of_frontends = tables.frontends(agent.kernel.read_without_tables()).values()
     names = {row.lut_id: services.get(row.frontend, "-") for row in rows_of_frontends}
     hz = jiffies_hz()
     matching = (row for row in tables.requests(agent.kernel.flows(), hz) if wanted(row))
@@ -229,7 +229,7 @@ def verify(agent: Agent) -> dict[str, Any]:
 def info(agent: Agent) -> dict[str, Any]:
     """Facts of this node and what of ours it holds."""
     facts = agent.kernel.facts(None, (), probe_native=True)
-    have = agent.kernel.read(tables=False)
+    have = agent.kernel.read_without_tables()
     lb = have.load_balancer
     desired = {each.name: each for each in (agent.desired or DesiredState()).programs}
     described = {

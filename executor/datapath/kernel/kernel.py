@@ -43,6 +43,7 @@ from datapath.state.facts import NodeFacts
 from datapath.state.kernel_state import Entries, KernelState, UserProgram
 from datapath.state.model import IPAddress, Program
 
+_NO_TABLES: Mapping[int, bytes] = {}
 DEFAULT_PINS = Path("/sys/fs/bpf/datapath")
 
 
@@ -90,9 +91,13 @@ class Kernel:
             netns_cookie=host_bbr.netns_cookie(),
         )
 
-    def read(self, tables: bool = True) -> KernelState:
-        """What the kernel holds of ours; without `tables` (of slots), which are most of it."""
-        return read.read(self._pins, self._maps, tables)
+    def read(self, expected: Mapping[int, bytes] = _NO_TABLES) -> KernelState:
+        """What the kernel holds of ours; tables are the very objects of `expected` where they are equal."""
+        return read.read(self._pins, self._maps, lambda ids: self._maps.luts(ids, expected))
+
+    def read_without_tables(self) -> KernelState:
+        """As `read`, but for the tables of slots, which are most of what there is."""
+        return read.read(self._pins, self._maps, lambda _: _NO_TABLES)
 
     def read_table(self, lut_id: int) -> bytes:
         """A table's slots, a u32 each; none where it does not exist."""

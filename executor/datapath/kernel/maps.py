@@ -27,6 +27,7 @@ _TABLES = (layouts.LUTS, layouts.HISTORIES)
 _FLOWS = (layouts.FLOWS_TCP, layouts.FLOWS_ANY, layouts.CHOICES_TCP, layouts.CHOICES_ANY)
 _REMEMBERED = (layouts.SERVICES, layouts.ADDRESSES)
 """Maps whose answers programs remember."""
+_NO_TABLES: Mapping[int, bytes] = {}
 _LUT_BATCH = 512
 """Tables that are built, each an open file descriptor, before they are swapped in together."""
 
@@ -111,30 +112,29 @@ class Maps:
             found = ((key, libbpf.map_lookup(fd, key, width)) for key in keys)
             return {key: value for key, value in found if value is not None}
 
-    def luts(self, ids: Iterable[int]) -> dict[int, bytes]:
-        """LUT id -> table, of those of `ids` that exist.
+    def luts(self, ids: Iterable[int], expected: Mapping[int, bytes] = _NO_TABLES) -> dict[int, bytes]:
+        """LUT id -> table, of those of `ids` that exist; the very object of `expected` where it is equal.
 
-        Only these are asked for: on older kernels asking for one takes a grace period, whether it exists or not.
+        All tables may be hundreds of megabytes. Only those of `ids` are asked for: on older kernels asking for one
+        takes a grace period, whether it exists or not.
         """
-        return {number: owners(value[:-4]) for number, value in self._tables(layouts.LUTS, ids).items()}
+        return {number: _owners(value[:-4], expected.get(number)) for number, value in self._tables(layouts.LUTS, ids)}
 
     def histories(self, ids: Iterable[int]) -> dict[int, bytes]:
         """LUT id -> previous owners of its slots, of those of `ids` that have any."""
-        return {number: value[:-4] for number, value in self._tables(layouts.HISTORIES, ids).items()}
+        return {number: value[:-4] for number, value in self._tables(layouts.HISTORIES, ids)}
 
-    def _tables(self, name: str, ids: Iterable[int]) -> dict[int, bytes]:
+    def _tables(self, name: str, ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         wanted = sorted(ids)
         outer = libbpf.pinned(self._pins.maps / name)
         if outer is None:
-            return {}
+            return
         with libbpf.closing(outer):
             found = together(lambda number: libbpf.map_lookup(outer, _u32(number), 4), wanted)
-        tables = {}
         for number, inner in zip(wanted, found):
             if inner is not None:
                 with libbpf.closing(libbpf.map_by_id(_number(inner))) as fd:
-                    tables[number] = libbpf.map_lookup(fd, _u32(0), libbpf.map_info(fd).value_size) or b""
-        return tables
+                    yield number, libbpf.map_lookup(fd, _u32(0), libbpf.map_info(fd).value_size) or b""
 
     # --- writing ---
 
@@ -178,7 +178,7 @@ class Maps:
         marked = dict(tables)
         histories = []
         if with_history:
-            before = self._tables(layouts.LUTS, with_history)
+            before = dict(self._tables(layouts.LUTS, with_history))
             known = self.histories(with_history & before.keys())
             for number in with_history & marked.keys():
                 old = before.get(number, b"")[:-4]
@@ -330,6 +330,14 @@ class Maps:
         self.discard()
         for path in _files(self._pins.maps):
             unpin(path)
+
+
+def _owners(slots: bytes, expected: Optional[bytes]) -> bytes:
+    """As `owners`, which is dear where no slot is marked; `expected` itself where that is equal."""
+    if slots == expected:
+        return expected
+    table = owners(slots)
+    return expected if table == expected else table
 
 
 def map_names(obj: BpfObject) -> tuple[str, ...]:

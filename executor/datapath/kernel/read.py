@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Optional
+from typing import Callable, Optional
 
 from datapath.compile import layouts
 from datapath.kernel import (
@@ -40,15 +40,18 @@ _LUT_ID = {
 """Where values name a table."""
 
 
-def read(pins: Pins, maps: Maps, tables: bool) -> KernelState:
-    """Sizes and contents of the pinned maps, what is attached where, sysctls, neighbours, users' programs."""
+def read(pins: Pins, maps: Maps, tables: Callable[[Iterable[int]], Mapping[int, bytes]]) -> KernelState:
+    """Sizes and contents of the pinned maps, what is attached where, sysctls, neighbours, users' programs.
+
+    `tables` reads those of some ids.
+    """
     sizes = maps.sizes()
     links = devices.links()
     entries = {name: _entries(maps, name) for name in _DECIDED if name in sizes}
     return KernelState(
         map_sizes=sizes,
         entries={**entries, **bandwidth.entries(pins)},
-        luts=maps.luts(lut_ids(entries)) if tables and layouts.LUTS in sizes else {},
+        luts=tables(lut_ids(entries)) if layouts.LUTS in sizes else {},
         load_balancer=load_balancer.read(pins, maps, links),
         node=_node(pins),
         bandwidth=bandwidth.read(pins),

@@ -109,6 +109,17 @@ def test_tables_are_swapped_whole(installed):
     assert installed.luts({1, 2, 3}) == {1: u32(9) * 251}
 
 
+def test_tables_that_are_known_are_read_without_a_copy(installed):
+    """Marked slots or not; one that is another is read as it is."""
+    plain, marked = u32(5) * 251, u32(layouts.SLOT_MOVED | 7) + u32(7) * 250
+    installed.put_luts([(1, plain), (2, marked), (3, plain)])
+    expected = {1: bytes(bytearray(plain)), 2: u32(7) * 251, 3: u32(8) * 251}
+    found = installed.luts([1, 2, 3], expected)
+    assert found == {1: plain, 2: u32(7) * 251, 3: plain}
+    assert found[1] is expected[1]
+    assert found[2] is expected[2]
+
+
 def test_many_tables_take_few_system_calls_on_the_outer_map(installed):
     installed.prepare({**SIZES, layouts.LUTS: 1000}, 251)
     installed.commit()
