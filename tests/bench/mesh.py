@@ -13,6 +13,7 @@ every node, as the kernel has them, hold exactly the backends that were publishe
 import argparse
 import array
 import ctypes
+import errno
 import ipaddress
 import itertools
 import json
@@ -28,6 +29,7 @@ from pathlib import Path
 from bench import machine, programs
 from datapath.compile import layouts
 from datapath.kernel import libbpf
+from datapath.kernel.errors import BpfError
 from integration.node import BACKENDS as HOSTS
 from integration.node import document, node
 from lib.etcd import Authority
@@ -109,7 +111,7 @@ class Tables:
         )
 
     def backends(self, number):
-        """Addresses in the table of a service."""
+        """Addresses in the table of a service; none where it is replaced meanwhile."""
         address, port = frontend(number)
         key = layouts.ServiceKey(address=tuple(layouts.pack_address(address)), port=port, protocol=6)
         raw = libbpf.map_lookup(self._services, bytes(key), ctypes.sizeof(layouts.ServiceValue))
@@ -117,7 +119,12 @@ class Tables:
         inner = libbpf.map_lookup(self._luts, struct.pack("=I", lut), 4) if lut else None
         if inner is None:
             return set()
-        return {self._address(slot) for slot in self._slots(struct.unpack("=I", inner)[0])}
+        try:
+            return {self._address(slot) for slot in self._slots(struct.unpack("=I", inner)[0])}
+        except BpfError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return set()
 
     def _slots(self, number):
         with libbpf.closing(libbpf.map_by_id(number)) as table:
