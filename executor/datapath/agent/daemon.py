@@ -35,6 +35,8 @@ from datapath.state.model import DesiredState
 
 log = logging.getLogger(__name__)
 
+SWITCH = 0.001
+"""Seconds that a thread which computes keeps one that carries out a change waiting: a change takes many such turns."""
 RETRY_FIRST, RETRY_LONGEST = 1.0, 60.0
 """Seconds between attempts to converge while something stands against it (a device that is not there yet)."""
 FOLLOW_SHARE = 0.01
@@ -51,6 +53,7 @@ COMPARISONS_LOST = 5
 def run(paths: Paths, debug: bool = False) -> int:
     """Run the agent until it is told to stop; returns the exit code."""
     _set_up_logging(debug)
+    sys.setswitchinterval(SWITCH)
     try:
         with WriterLock(paths.lock):
             asyncio.run(_run(paths, debug))
