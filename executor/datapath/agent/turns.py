@@ -1,4 +1,4 @@
-"""Taking turns at the kernel: one changes at a time, and those who look hold nobody up."""
+"""Who changes the kernel and who looks at it, when: one changes at a time, and looks hold no change up."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class DisturbedError(Exception):
 
 
 class Turns:
-    """Changes come one after the other, of any thread. Those who look are at nobody's mercy, nor anybody at theirs.
+    """Changes come one after the other, of whatever thread; looks go on beside them.
 
-    Comparing thousands of services takes seconds, while a change of one takes milliseconds: so changes do not wait
-    for looks, unless these cannot succeed otherwise.
+    Comparing thousands of services takes seconds, while a change of one takes milliseconds: so changes wait for a look
+    only where it cannot succeed otherwise.
     """
 
     def __init__(self) -> None:
