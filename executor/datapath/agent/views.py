@@ -15,7 +15,8 @@ from typing import Any, Callable, Optional
 
 from datapath import __version__
 from datapath.agent import bandwidth, tables
-from datapath.agent.core import Agent, drift_count, remarks, unusable
+from datapath.agent.core import Agent
+from datapath.agent.findings import drift_count, remarks, unusable
 from datapath.agent.pipeline import Prepared
 from datapath.agent.report import SHOWN_OPERATIONS
 from datapath.compile import layouts

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Optional
 
 from datapath.compile import layouts
 from datapath.compile.layouts import BANDWIDTH_DECIDED, ENDPOINT_FIRST, Departure, RateKey, Traffic
-from datapath.kernel import bundle, libbpf, tc
+from datapath.kernel import abi, bundle, libbpf, tc
 from datapath.kernel.bundle import Bundle, Group
 from datapath.kernel.entries import Entry, Writer
 from datapath.kernel.objects import BANDWIDTH
@@ -42,26 +43,44 @@ def entries(pins: Pins) -> dict[str, Entries]:
     return {name: dict(bundle.entries(pins, BUNDLE, name)) for name in there}
 
 
-def put(pins: Pins, writer: Writer, name: str, new: Iterable[Entry]) -> None:
-    """Write entries of a map of BANDWIDTH_DECIDED."""
-    with libbpf.closing(_opened(pins, name)) as fd:
-        writer.put(fd, list(new))
+class DecidedMaps:
+    """The maps of BANDWIDTH_DECIDED, as `kernel.maps.Maps` has the load balancer's."""
 
+    def __init__(self, pins: Pins, writer: Writer) -> None:
+        self._pins = pins
+        self._writer = writer
 
-def delete(pins: Pins, writer: Writer, name: str, keys: Iterable[bytes]) -> None:
-    """Delete entries of a map of BANDWIDTH_DECIDED. With a rate goes what it counted: its number begins anew."""
-    keys = list(keys)
-    with libbpf.closing(_opened(pins, name)) as fd:
-        writer.delete(fd, keys)
-    if name != layouts.BANDWIDTH_RATES:
-        return
-    with libbpf.closing(_opened(pins, layouts.BANDWIDTH_STATS)) as stats:
-        for key in keys:
-            libbpf.map_delete(stats, key)
-    with libbpf.closing(_opened(pins, layouts.BANDWIDTH_DEPARTURES)) as departures:
-        for rate in map(RateKey.from_buffer_copy, keys):
-            slot = 2 * (rate.endpoint - ENDPOINT_FIRST) + rate.direction
-            libbpf.map_update(departures, struct.pack("=I", slot), bytes(Departure()))
+    def info(self, name: str) -> abi.MapInfo:
+        """What the kernel says of a map."""
+        with self._opened(name) as fd:
+            return libbpf.map_info(fd)
+
+    def put(self, name: str, entries: Sequence[Entry]) -> None:
+        """Write entries in order."""
+        with self._opened(name) as fd:
+            self._writer.put(fd, entries)
+
+    def delete(self, name: str, keys: Sequence[bytes]) -> None:
+        """Delete entries. With a rate goes what it counted: its number begins anew."""
+        with self._opened(name) as fd:
+            self._writer.delete(fd, keys)
+        if name != layouts.BANDWIDTH_RATES:
+            return
+        with self._opened(layouts.BANDWIDTH_STATS) as stats:
+            for key in keys:
+                libbpf.map_delete(stats, key)
+        with self._opened(layouts.BANDWIDTH_DEPARTURES) as departures:
+            for rate in map(RateKey.from_buffer_copy, keys):
+                slot = 2 * (rate.endpoint - ENDPOINT_FIRST) + rate.direction
+                libbpf.map_update(departures, struct.pack("=I", slot), bytes(Departure()))
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        fd = libbpf.pinned(bundle.maps(self._pins, BUNDLE) / name)
+        if fd is None:
+            raise FileNotFoundError(2, f"map {name} of the bandwidth manager is not there")
+        with libbpf.closing(fd):
+            yield fd
 
 
 def traffic(pins: Pins) -> dict[bytes, Traffic]:
@@ -72,10 +91,3 @@ def traffic(pins: Pins) -> dict[bytes, Traffic]:
 def _sum(cells: bytes) -> Traffic:
     words = memoryview(cells).cast("Q")
     return Traffic(*(sum(words[field :: len(Traffic._fields_)]) for field in range(len(Traffic._fields_))))
-
-
-def _opened(pins: Pins, name: str) -> int:
-    fd = libbpf.pinned(bundle.maps(pins, BUNDLE) / name)
-    if fd is None:
-        raise FileNotFoundError(2, f"map {name} of the bandwidth manager is not there")
-    return fd

@@ -6,7 +6,7 @@ import errno
 import itertools
 import os
 from collections.abc import Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from datapath.compile.layouts import BANDWIDTH_DECIDED
 from datapath.kernel import bandwidth, bundle, host_bbr, load_balancer, neighbours, node, programs, qdisc, sysctl
@@ -29,6 +29,7 @@ class Executor:
         self._pins = pins
         self._objects = objects
         self._maps = maps
+        self._bandwidth = bandwidth.DecidedMaps(pins, maps.writer)
         self._doomed: dict[str, set[bytes]] = {}
 
     def execute(self, operations: Sequence[Operation], on_progress: Optional[Progress] = None) -> None:
@@ -73,9 +74,13 @@ class Executor:
 
     def _write_failure(self, operation: Operation, number: int) -> str:
         name = getattr(operation, "map", "luts_v1")
-        if number != errno.E2BIG or name in BANDWIDTH_DECIDED:
+        if number != errno.E2BIG:
             return f"map {name}: {os.strerror(number)}"
-        return f"map {name} is full ({self._maps.info(name).max_entries} entries)"
+        return f"map {name} is full ({self._holder(name).info(name).max_entries} entries)"
+
+    def _holder(self, name: str) -> Union[Maps, bandwidth.DecidedMaps]:
+        """Who has the map of that name."""
+        return self._bandwidth if name in BANDWIDTH_DECIDED else self._maps
 
     # --- handlers: each gets a run of operations of one type (entries: of one map) ---
 
@@ -84,18 +89,12 @@ class Executor:
             self._maps.prepare(operation.sizes, operation.table_size, operation.replaced, self._doomed)
 
     def _put_entries(self, run: Sequence[ops.PutEntry]) -> None:
-        entries = [(operation.key, operation.value) for operation in run]
-        if run[0].map in BANDWIDTH_DECIDED:
-            bandwidth.put(self._pins, self._maps.writer, run[0].map, entries)
-        else:
-            self._maps.put(run[0].map, entries)
+        name = run[0].map
+        self._holder(name).put(name, [(operation.key, operation.value) for operation in run])
 
     def _delete_entries(self, run: Sequence[ops.DeleteEntry]) -> None:
-        keys = [operation.key for operation in run]
-        if run[0].map in BANDWIDTH_DECIDED:
-            bandwidth.delete(self._pins, self._maps.writer, run[0].map, keys)
-        else:
-            self._maps.delete(run[0].map, keys)
+        name = run[0].map
+        self._holder(name).delete(name, [operation.key for operation in run])
 
     def _put_luts(self, run: Sequence[ops.PutLut]) -> None:
         histories = {operation.lut_id for operation in run if operation.keep_history}

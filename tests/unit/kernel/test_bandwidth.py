@@ -33,7 +33,10 @@ from datapath.compile.layouts import (
 )
 from datapath.compile.outcomes import BANDWIDTH_OUTCOMES as OUTCOMES
 from datapath.kernel import Kernel, features, libbpf, qdisc
+from datapath.kernel.bandwidth import DecidedMaps
+from datapath.kernel.entries import Writer
 from datapath.kernel.errors import KernelError
+from datapath.kernel.pins import Pins
 from datapath.plan import plan
 from datapath.plan.operations import DeleteEntry, PutBandwidth, PutEntry, PutProgram, RemoveBandwidth, SetQdisc
 from datapath.state.kernel_state import BandwidthPrograms, KernelState, Qdisc
@@ -221,6 +224,14 @@ class TestBothHooks:
         assert kernel.traffic() == {}
         assert pings(container)
         assert kernel.traffic() == {}
+
+    def test_a_full_map_names_its_size(self, kernel, container, pins):
+        put(kernel)
+        room = DecidedMaps(Pins(pins), Writer()).info(BANDWIDTH_NATIVES).max_entries
+        entries = [PutEntry(BANDWIDTH_NATIVES, struct.pack("=I", number), bytes(4)) for number in range(room + 1)]
+        with pytest.raises(KernelError, match=rf"map {BANDWIDTH_NATIVES} is full \({room} entries\)") as caught:
+            kernel.execute(entries)
+        assert caught.value.operation is entries[-1]
 
     def test_a_device_that_comes_again_is_not_the_one_that_was(self, kernel, container, node):
         wanted = put(kernel)
