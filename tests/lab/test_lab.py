@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tools.lab.__main__ import OWNER
 
 from lib import lab
 
@@ -43,6 +46,19 @@ def changed(output: str) -> list[int]:
     return [int(number) for number in re.findall(r"changed=(\d+)", output)]
 
 
+@contextmanager
+def another_checkout() -> Iterator[None]:
+    """The lab that is up is another checkout's."""
+    ours = OWNER.readlink()
+    OWNER.unlink()
+    OWNER.symlink_to("/another/build/lab")
+    try:
+        yield
+    finally:
+        OWNER.unlink()
+        OWNER.symlink_to(ours)
+
+
 @pytest.fixture(scope="module")
 def lifetime():
     """The lab's whole life: host before, both runs, what the nodes said, removal twice, host after."""
@@ -60,6 +76,8 @@ def lifetime():
         said["wrong_key"] = subprocess.run(
             (lab.SSH, "-o", "UserKnownHostsFile=/dev/null", "lb1", "true"), capture_output=True, text=True, check=False
         )
+        with another_checkout():
+            said["another's"] = lab.playbook("lab", "-e", "lab_state=absent")
     finally:
         said["third"] = lab.playbook("lab", "-e", "lab_state=absent")
     said["fourth"] = lab.playbook("lab", "-e", "lab_state=absent")
@@ -92,6 +110,12 @@ def test_client_reaches_backends(lifetime):
 def test_host_keys_are_checked(lifetime):
     assert lifetime["wrong_key"].returncode != 0
     assert "Host key verification failed" in lifetime["wrong_key"].stderr
+
+
+def test_another_checkout_s_lab_is_left_alone(lifetime):
+    said = lifetime["another's"].stdout
+    assert "another lab is up: /another/build/lab; destroy that one first" in said
+    assert "JSON" not in said
 
 
 def test_removal_leaves_nothing(lifetime):
