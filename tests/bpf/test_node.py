@@ -477,10 +477,10 @@ def listening(node, way, version, protocol):
     """A service at the backend; what comes by IP tunnel is addressed to the VIP, which the node then has."""
     tunnelled = way.startswith("ipip")
     if tunnelled:
-        # An IPv6 address is there at once, its route a moment later; packets before that are refused.
+        # An IPv6 address is there at once, and so is the route to its network, which is another; its own comes later.
         more = {4: "", 6: " nodad"}[version]
         node.run(f"ip address add {VIP[version]} dev lo{more}")
-        wait_for(lambda: "dev lo" in node.run(f"ip route get {VIP[version]}"), what="the VIP's local route")
+        wait_for(lambda: node.run(f"ip route get {VIP[version]}").startswith("local "), what="the VIP's local route")
     kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[protocol]
     with node, socket.socket({4: socket.AF_INET, 6: socket.AF_INET6}[version], kind) as server:
         server.bind((VIP[version], 80) if tunnelled else (BACKEND[version], 8080))
