@@ -158,8 +158,9 @@ def main() -> int:
     for row in outcomes:
         numbers = f"{row.seconds:>8.0f}{row.cpu:>8.0f}{row.passed:>8}{row.failed:>8}"
         print(f"{row.stage:<18}{numbers}  {'' if row.ok else 'FAILED'}".rstrip())
-    (LOGS / "summary").write_text(summary(outcomes) + "\n")
-    print(f"logs: {LOGS}, evidence of failures: {EVIDENCE}\n{summary(outcomes)}", flush=True)
+    ending = summary(outcomes)
+    (LOGS / "summary").write_text(ending + "\n")
+    print(f"logs: {LOGS}, evidence of failures: {EVIDENCE}\n{ending}", flush=True)
     return int(any(row.failed for row in outcomes))
 
 

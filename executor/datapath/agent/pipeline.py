@@ -14,8 +14,7 @@ from datapath.compile.ids import TableKey, backend_entries, pack_frontend, proto
 from datapath.compile.layouts import BACKENDS, SERVICES, pack_address
 from datapath.kernel import Kernel, KernelError
 from datapath.plan import Plan, plan
-from datapath.plan.operations import Operation
-from datapath.plan.reuse import ids_change_hands
+from datapath.plan.operations import Operation, PrepareMaps
 from datapath.sources.merge import Known, merge
 from datapath.spec.errors import SpecError, SpecErrors
 from datapath.spec.options import effective
@@ -164,9 +163,11 @@ def prepare_services(
     keys, luts = _places([(state, state.services[name]) for state in (compiled, new) for name in names])
     want, written = (_part(state, keys, luts) for state in (new.state, compiled.state))
     have = replace(written, entries={name: kernel.read_entries(name, sorted(chosen)) for name, chosen in keys.items()})
-    if ids_change_hands(want, have):
+    operations = plan(want, have).operations
+    if any(isinstance(each, PrepareMaps) for each in operations):
+        # A map that is replaced has to be filled with everything.
         return None
-    return Partial(new, new_ways, want.entries, plan(want, have).operations)
+    return Partial(new, new_ways, want.entries, operations)
 
 
 def _backend_addresses(compiled: Compiled, names: Iterable[str]) -> set[IPAddress]:

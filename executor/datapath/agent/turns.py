@@ -44,21 +44,12 @@ class Turns:
 
         `note` is called with what is returned, before anything changes.
         """
-        for _ in range(UNLOCKED):
-            with suppress(DisturbedError):
-                return self.look_once(look, note)
-        with self._lock:
-            return self.look_once(look, note)
+        return self._insist(lambda: self.look_once(look, note))
 
     def look_once(self, look: Callable[[], T], note: Callable[[T], None]) -> T:
         """As `look`; raises DisturbedError where a change came into it."""
         before = self._so_far()
-        try:
-            found = look()
-        except Exception as error:
-            if self._so_far() != before:
-                raise DisturbedError from error
-            raise
+        found = self._glance_once(look)
         with self._lock:
             if self._changes != before:
                 raise DisturbedError
@@ -67,15 +58,24 @@ class Turns:
 
     def glance(self, look: Callable[[], T]) -> T:
         """What `look`, which only reads, finds; repeated only where it fails and a change may be the reason."""
-        for _ in range(UNLOCKED):
-            before = self._so_far()
-            try:
-                return look()
-            except Exception:
-                if self._so_far() == before:
-                    raise
-        with self._lock:
+        return self._insist(lambda: self._glance_once(look))
+
+    def _glance_once(self, look: Callable[[], T]) -> T:
+        """As `glance`; raises DisturbedError where a change may be the reason that it failed."""
+        before = self._so_far()
+        try:
             return look()
+        except Exception as error:
+            if self._so_far() != before:
+                raise DisturbedError from error
+            raise
+
+    def _insist(self, attempt: Callable[[], T]) -> T:
+        for _ in range(UNLOCKED):
+            with suppress(DisturbedError):
+                return attempt()
+        with self._lock:
+            return attempt()
 
     def _so_far(self) -> int:
         """Changes, once none goes on."""

@@ -34,7 +34,7 @@ from datapath.kernel.counters import counters
 from datapath.kernel.entries import Writer
 from datapath.kernel.errors import BpfError, KernelError, RefusedError
 from datapath.kernel.execute import Executor, Progress
-from datapath.kernel.maps import Maps
+from datapath.kernel.maps import NO_TABLES, Maps
 from datapath.kernel.objects import ObjectSource
 from datapath.kernel.pins import Pins, unpin
 from datapath.plan.operations import Operation, PutProgram
@@ -43,7 +43,6 @@ from datapath.state.facts import NodeFacts
 from datapath.state.kernel_state import Entries, KernelState, UserProgram
 from datapath.state.model import IPAddress, Program
 
-_NO_TABLES: Mapping[int, bytes] = {}
 DEFAULT_PINS = Path("/sys/fs/bpf/datapath")
 
 
@@ -91,13 +90,13 @@ class Kernel:
             netns_cookie=host_bbr.netns_cookie(),
         )
 
-    def read(self, expected: Mapping[int, bytes] = _NO_TABLES) -> KernelState:
+    def read(self, expected: Mapping[int, bytes] = NO_TABLES) -> KernelState:
         """What the kernel holds of ours; tables are the very objects of `expected` where they are equal."""
         return read.read(self._pins, self._maps, lambda ids: self._maps.luts(ids, expected))
 
     def read_without_tables(self) -> KernelState:
         """As `read`, but for the tables of slots, which are most of what there is."""
-        return read.read(self._pins, self._maps, lambda _: _NO_TABLES)
+        return read.read(self._pins, self._maps, lambda _: NO_TABLES)
 
     def read_table(self, lut_id: int) -> bytes:
         """A table's slots, a u32 each; none where it does not exist."""

@@ -27,7 +27,7 @@ _TABLES = (layouts.LUTS, layouts.HISTORIES)
 _FLOWS = (layouts.FLOWS_TCP, layouts.FLOWS_ANY, layouts.CHOICES_TCP, layouts.CHOICES_ANY)
 _REMEMBERED = (layouts.SERVICES, layouts.ADDRESSES)
 """Maps whose answers programs remember."""
-_NO_TABLES: Mapping[int, bytes] = {}
+NO_TABLES: Mapping[int, bytes] = {}
 _LUT_BATCH = 512
 """Tables that are built, each an open file descriptor, before they are swapped in together."""
 
@@ -112,7 +112,7 @@ class Maps:
             found = ((key, libbpf.map_lookup(fd, key, width)) for key in keys)
             return {key: value for key, value in found if value is not None}
 
-    def luts(self, ids: Iterable[int], expected: Mapping[int, bytes] = _NO_TABLES) -> dict[int, bytes]:
+    def luts(self, ids: Iterable[int], expected: Mapping[int, bytes] = NO_TABLES) -> dict[int, bytes]:
         """LUT id -> table, of those of `ids` that exist; the very object of `expected` where it is equal.
 
         All tables may be hundreds of megabytes. Only those of `ids` are asked for: on older kernels asking for one
